@@ -1,0 +1,189 @@
+// Package function holds the words of the platform that everything else is
+// said in: what a function is, what a version of it consists of, how a version
+// is named by its digest, and which limits it runs under.
+//
+// It is a leaf: it imports the standard library alone and anybody may import
+// it. Values are plain data without locks; treat a Version that you were handed
+// as read-only, since it is shared between goroutines.
+package function
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// DefaultNamespace is where a function lives whose manifest names no namespace.
+const DefaultNamespace = "default"
+
+// LiveAlias is the alias that triggers follow and that a deployment moves.
+const LiveAlias = "live"
+
+// Limits that hold when a manifest is silent, and the largest ones it may ask for.
+const (
+	DefaultMemory      int64 = 128 << 20
+	MinMemory          int64 = 1 << 20
+	MaxMemory          int64 = 2 << 30 // stays well below the 65,536 pages at which 32-bit offsets can wrap
+	DefaultTimeout           = 10 * time.Second
+	MaxTimeout               = 15 * time.Minute
+	DefaultBodyLimit   int64 = 1 << 20
+	MaxBodyLimit       int64 = 6 << 20
+	DefaultOutputLimit int64 = 6 << 20
+	MaxOutputLimit     int64 = 32 << 20
+	DefaultLogLimit    int64 = 64 << 10
+	MaxLogLimit        int64 = 1 << 20
+	DefaultConcurrency       = 64
+	MaxConcurrency           = 1000
+)
+
+// Digest names content: "sha256:" and 64 lower-case hex digits.
+type Digest string
+
+// DigestOf returns the digest of b.
+func DigestOf(b []byte) Digest {
+	sum := sha256.Sum256(b)
+	return Digest("sha256:" + hex.EncodeToString(sum[:]))
+}
+
+var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
+// ParseDigest checks the form of s.
+func ParseDigest(s string) (Digest, error) {
+	if !digestForm.MatchString(s) {
+		return "", fmt.Errorf("parsing digest: want sha256: and 64 lower-case hex digits, got %.80q", s)
+	}
+	return Digest(s), nil
+}
+
+// Hex returns the digest without its algorithm, or "" when d is malformed.
+func (d Digest) Hex() string {
+	h, ok := strings.CutPrefix(string(d), "sha256:")
+	if !ok {
+		return ""
+	}
+	return h
+}
+
+// Short returns the first twelve hex digits, for people.
+func (d Digest) Short() string {
+	h := d.Hex()
+	if len(h) > 12 {
+		return h[:12]
+	}
+	return h
+}
+
+var nameForm = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// ValidName reports whether s can name a namespace, a function or an alias: an
+// RFC 1035 label, so that it fits a host name, a subject and a path unescaped.
+func ValidName(s string) bool { return nameForm.MatchString(s) }
+
+// Ref names a function.
+type Ref struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
+
+// String returns namespace/name.
+func (r Ref) String() string { return r.Namespace + "/" + r.Name }
+
+// Runtime says how the code of a version was made, and so which sandbox runs it.
+type Runtime string
+
+// The runtimes of the wasm tier. All of them end as one WASI preview 1 module.
+const (
+	RuntimeWasm           Runtime = "wasm" // a module the developer built
+	RuntimeGo             Runtime = "go"
+	RuntimeRust           Runtime = "rust"
+	RuntimeC              Runtime = "c"
+	RuntimeAssemblyScript Runtime = "assemblyscript"
+)
+
+// Entry says how a module is entered.
+type Entry string
+
+// Both entries read the request on standard input and write the response on
+// standard output, in the form of the package sandbox.
+const (
+	// EntryCommand is a WASI command: _start runs once for each invocation.
+	EntryCommand Entry = "command"
+	// EntryHandle is a WASI reactor: _initialize runs, then the exported
+	// handle, of type () -> () or () -> i32 where non-zero is a failure.
+	EntryHandle Entry = "handle"
+)
+
+// Isolation says what separates two invocations of one version.
+type Isolation string
+
+// IsolationInvocation gives every invocation a state nobody used before.
+const IsolationInvocation Isolation = "invocation"
+
+// Config is everything besides the code that decides how a version behaves. It
+// is complete: no default is left open, so that its digest pins behaviour.
+type Config struct {
+	Runtime     Runtime           `json:"runtime"`
+	Entry       Entry             `json:"entry"`
+	Isolation   Isolation         `json:"isolation"`
+	Limits      Limits            `json:"limits"`
+	Environment map[string]string `json:"environment,omitempty"`
+	HTTP        []HTTPTrigger     `json:"http,omitempty"`
+}
+
+// Limits bound one version. Sizes are bytes.
+type Limits struct {
+	Memory      int64         `json:"memory"`
+	Timeout     time.Duration `json:"timeoutNanos"`
+	Output      int64         `json:"output"`
+	Log         int64         `json:"log"`
+	Concurrency int           `json:"concurrency"` // most invocations at once
+	Reserved    int           `json:"reserved"`    // places no other function can take
+}
+
+// HTTPTrigger binds a route of the gateway to a function.
+type HTTPTrigger struct {
+	Method    string `json:"method"` // GET, POST, …, or ANY
+	Path      string `json:"path"`   // /orders/{id}, /files/{rest...}
+	Public    bool   `json:"public,omitempty"`
+	BodyLimit int64  `json:"bodyLimit"`
+	CORS      *CORS  `json:"cors,omitempty"`
+}
+
+// CORS is the cross-origin policy of a route (Fetch standard, section 3.2).
+type CORS struct {
+	Origins     []string      `json:"origins"`
+	Methods     []string      `json:"methods,omitempty"`
+	Headers     []string      `json:"headers,omitempty"`
+	Expose      []string      `json:"expose,omitempty"`
+	Credentials bool          `json:"credentials,omitempty"`
+	MaxAge      time.Duration `json:"maxAgeNanos,omitempty"`
+}
+
+// Version is one immutable build of a function.
+type Version struct {
+	Ref
+	ID       Digest    `json:"id"`       // VersionID(Artifact, Config)
+	Artifact Digest    `json:"artifact"` // of the code's bytes
+	Size     int64     `json:"size"`     // of the code
+	Config   Config    `json:"config"`
+	Created  time.Time `json:"created"`
+	Creator  string    `json:"creator"` // principal that deployed it
+}
+
+// VersionID digests code and configuration. The encoding is JSON with fields in
+// the order of declaration and map keys sorted, behind a line that names the
+// form, so a later form cannot collide with this one.
+func VersionID(artifact Digest, c Config) (Digest, error) {
+	b, err := json.Marshal(struct {
+		Artifact Digest `json:"artifact"`
+		Config   Config `json:"config"`
+	}{artifact, c})
+	if err != nil {
+		return "", fmt.Errorf("encoding configuration: %v", err)
+	}
+	return DigestOf(append([]byte("casemate.version/1\n"), b...)), nil
+}

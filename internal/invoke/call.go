@@ -1,0 +1,42 @@
+package invoke
+
+import (
+	"github.com/casemate-dev/casemate/internal/audit"
+	"github.com/casemate-dev/casemate/internal/function"
+	"github.com/casemate-dev/casemate/internal/identity"
+)
+
+// How an invocation came about, as stamped into the guest's head and the receipt.
+const (
+	TriggerHTTP   = "http"   // through a route of the gateway
+	TriggerInvoke = "invoke" // by an operator, through the control plane
+)
+
+// Call asks for one invocation. Whoever makes it has authenticated the principal.
+type Call struct {
+	Ref       function.Ref
+	Qualifier string // alias or version id; live when empty
+	Principal identity.Principal
+	Public    bool   // the route lets anybody in: no scope is asked for
+	Trigger   string // TriggerHTTP or TriggerInvoke
+	Route     string // pattern that matched, for the receipt
+	RequestID string
+
+	Method  string
+	Path    string              // decoded, canonical
+	Query   string              // as sent, without "?"
+	Headers map[string][]string // lower-case names; no credential, nothing hop-by-hop
+	Params  map[string]string   // path parameters
+	Body    []byte
+
+	KeepLog int // how many of the last log lines to return in the Outcome
+}
+
+// Outcome is how an invocation ended.
+type Outcome struct {
+	Status  int
+	Headers map[string][]string // lower-case names
+	Body    []byte
+	Receipt audit.Receipt
+	Log     []string
+}

@@ -24,6 +24,7 @@ const (
 	DigestMismatch    Code = "digest_mismatch"
 	TooManyRequests   Code = "too_many_requests"
 	HeadersTooLarge   Code = "headers_too_large"
+	ClientGone        Code = "client_gone"
 	Internal          Code = "internal"
 	NotImplemented    Code = "not_implemented"
 	FunctionCrashed   Code = "function_crashed"
@@ -69,6 +70,7 @@ func table() []Row {
 		{DigestMismatch, 422, "The content does not match its digest", "Upload the artifact again; `casemate deploy` computes the digest for you."},
 		{TooManyRequests, 429, "Too many requests at once", "Wait for the time in Retry-After, then try again; raise concurrency.max in the manifest if this is normal load."},
 		{HeadersTooLarge, 431, "The headers are too large", "Send fewer or shorter headers."},
+		{ClientGone, 499, "The caller went away", "Nobody sees this answer; it stands in the receipt."},
 		{Internal, 500, "Something went wrong on our side", "Try again. If it stays, give the request id to whoever runs this node."},
 		{NotImplemented, 501, "This is not available here", "See the detail for what is missing."},
 		{FunctionCrashed, 502, "The function failed", "See its output with `casemate logs`, by the request id."},

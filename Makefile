@@ -1,0 +1,98 @@
+# Casemate's commands. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export CGO_ENABLED := 0
+export GOFLAGS := -trimpath
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+BIN     := bin/casemate
+TOOLS   := bin/tools
+PKGS    := ./...
+
+## run: build, start a node, deploy and call every example over HTTPS (ONESHOT=1: then stop)
+.PHONY: run
+run: build
+	@go run ./test/showcase -casemate $(BIN) $(if $(filter 1,$(ONESHOT)),-oneshot)
+
+## build: build bin/casemate
+.PHONY: build
+build:
+	@mkdir -p bin
+	@echo "building $(BIN) $(VERSION)"
+	@go build -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/casemate
+
+## check: format, lint, architecture and short tests under the race detector
+.PHONY: check
+check: tools
+	@$(TOOLS)/golangci-lint fmt --diff
+	@$(TOOLS)/golangci-lint run
+	@go test -count=1 ./test/architecture
+	@CGO_ENABLED=1 go test -race -short $(PKGS)
+
+## test: everything there is to test, in under 15 minutes on two cores
+.PHONY: test
+test: tools build
+	@$(TOOLS)/golangci-lint run
+	@CGO_ENABLED=1 $(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg -- -race -timeout 14m $(PKGS)
+	@$(MAKE) --no-print-directory vuln
+	@$(MAKE) --no-print-directory run ONESHOT=1
+
+## e2e: the end-to-end tests against the built binary
+.PHONY: e2e
+e2e: build
+	@go test -count=1 -timeout 10m ./test/e2e/...
+
+## fault: kill and corrupt at random; KILLS=n (200)
+KILLS ?= 200
+.PHONY: fault
+fault: build
+	@CASEMATE_KILLS=$(KILLS) go test -count=1 -timeout 60m -v ./test/fault/...
+
+## fuzz: every fuzz target for FUZZTIME each (30s)
+FUZZTIME ?= 30s
+.PHONY: fuzz
+fuzz:
+	@for pkg in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$target"; \
+	    go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; \
+	done
+
+## bench: compare with peers side by side and write BENCHMARKS.md; ONLY=id,id for some
+.PHONY: bench
+bench: build
+	@cd bench && go run . -casemate ../$(BIN) $(if $(ONLY),-only $(ONLY))
+
+## generate: rewrite what is derived: docs, schemas, deps.txt
+.PHONY: generate
+generate:
+	@go run ./docs/generate
+	@go test -count=1 -run TestForeignModulesChangeOnPurpose ./test/architecture -update
+
+## vuln: known vulnerabilities in what we link, from a local database (VULNDB=file:///…) when one is given
+.PHONY: vuln
+vuln: tools
+	@test/govulncheck
+
+## tools: build the pinned tools
+.PHONY: tools
+tools: $(TOOLS)/.built
+$(TOOLS)/.built: tools/go.mod tools/go.sum
+	@mkdir -p $(TOOLS)
+	@echo "building tools (some minutes, once)"
+	@cd tools && go build -o ../$(TOOLS)/ tool
+	@touch $@
+
+## clean: remove what was built
+.PHONY: clean
+clean:
+	@rm -rf bin dist .run .cache
+
+## help: this list
+.PHONY: help
+help:
+	@sed -n 's/^## \([a-z0-9]*\): \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12

@@ -1,0 +1,180 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/casemate-dev/casemate/api"
+	"github.com/casemate-dev/casemate/api/manifest"
+	"github.com/casemate-dev/casemate/internal/cli/output"
+)
+
+// historyShown bounds how many past positions of an alias describe prints.
+const historyShown = 5
+
+func (a *app) describeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "describe NAME",
+		Short: "Show all about one function",
+		Long: text(`
+			Describe shows a function's aliases with their weights and history, the limits
+			it runs under, its routes, and what recent receipts say of it.
+
+			JSON: one api.Function.
+		`),
+		Example: examples(`
+			casemate describe hello
+			casemate describe hello -o json | jq .stats
+		`),
+		Args: cobra.ArbitraryArgs, ValidArgsFunction: a.completeFunctions,
+		RunE: a.run(arguments{1, 1, "the NAME of a function"}, a.describe),
+	}
+}
+
+func (a *app) describe(ctx context.Context, args []string) error {
+	client, _, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	f, err := client.Function(ctx, a.space(), args[0])
+	if err != nil {
+		return err
+	}
+	if a.p.JSON() {
+		return a.p.Value(f)
+	}
+	for _, part := range []func(*api.Function) error{a.describeVersion, a.describeRoutes, a.describeAliases, a.describeStats} {
+		if err := part(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) section(title string) error { return a.p.Printf("\n%s\n", a.p.Out().Bold(title)) }
+
+func (a *app) describeVersion(f *api.Function) error {
+	c := a.p.Out()
+	if err := a.p.Printf("%s\n", c.Bold(f.Namespace+"/"+f.Name)); err != nil {
+		return err
+	}
+	v := f.Live
+	if v == nil {
+		return a.p.Printf("  nothing is live\n")
+	}
+	t := output.NewTable()
+	row := func(k, format string, args ...any) {
+		t.Row(output.Cell{Text: k, Style: c.Dim}, fmt.Sprintf(format, args...))
+	}
+	cfg := v.Config
+	row("live", "%s, %s, by %s", a.p.ID(v.ID), a.p.Time(v.Created), v.Creator)
+	row("code", "%s, %s, entry %s", cfg.Runtime, output.Bytes(v.Size), cfg.Entry)
+	row("limits", "memory %s, timeout %s, output %s, log %s", output.Bytes(cfg.MemoryBytes),
+		manifest.FormatDuration(time.Duration(cfg.TimeoutMillis)*time.Millisecond), output.Bytes(cfg.OutputBytes), output.Bytes(cfg.LogBytes))
+	row("concurrency", "at most %d, %d reserved", cfg.Concurrency.Max, cfg.Concurrency.Reserved)
+	row("isolation", "%s", cfg.Isolation)
+	for _, k := range slices.Sorted(maps.Keys(cfg.Environment)) {
+		row("environment", "%s=%s", k, cfg.Environment[k])
+	}
+	return a.p.Indented(t)
+}
+
+func (a *app) describeRoutes(f *api.Function) error {
+	if f.Live == nil || len(f.Live.Config.HTTP) == 0 {
+		return nil
+	}
+	if err := a.section("routes"); err != nil {
+		return err
+	}
+	c := a.p.Out()
+	t := output.NewTable("METHOD", "PATH", "ACCESS", "BODY", "URL")
+	t.Flex = 4
+	for i, h := range f.Live.Config.HTTP {
+		access := output.Cell{Text: "key", Style: c.Good}
+		if h.Public {
+			access = output.Cell{Text: "public", Style: c.Warn}
+		}
+		url := ""
+		if len(f.URLs) == len(f.Live.Config.HTTP) {
+			url = f.URLs[i]
+		}
+		t.Row(h.Method, h.Path, access, output.Bytes(h.BodyLimit), url)
+	}
+	return a.p.Indented(t)
+}
+
+func (a *app) describeAliases(f *api.Function) error {
+	if len(f.Aliases) == 0 {
+		return nil
+	}
+	if err := a.section("aliases"); err != nil {
+		return err
+	}
+	c := a.p.Out()
+	for _, al := range f.Aliases {
+		if err := a.p.Printf("  %s  %s\n", c.Bold(al.Name), c.Accent(a.targets(al.Targets))); err != nil {
+			return err
+		}
+		t := output.NewTable()
+		for _, m := range al.History[:min(historyShown, len(al.History))] {
+			t.Row("", output.Cell{Text: a.p.Time(m.At), Style: c.Dim}, a.targets(m.Targets), output.Cell{Text: m.Why + " by " + m.By, Style: c.Dim})
+		}
+		if err := a.p.Indented(t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) describeStats(f *api.Function) error {
+	s := f.Stats
+	if s == nil || s.Count == 0 {
+		return nil
+	}
+	if err := a.section("recent invocations"); err != nil {
+		return err
+	}
+	c := a.p.Out()
+	failed := c.Good("none failed")
+	if s.Failed > 0 {
+		failed = c.Bad(fmt.Sprintf("%d failed", s.Failed))
+	}
+	if err := a.p.Printf("  %d since %s, %s; median %s, p99 %s; CPU %s in all, memory up to %s\n", s.Count, a.p.Time(s.Since), failed,
+		output.Millis(s.P50Millis), output.Millis(s.P99Millis), output.Millis(s.CPUMillis), output.Bytes(s.MemoryPeak)); err != nil {
+		return err
+	}
+	t := output.NewTable("WHEN", "STATUS", "OUTCOME", "TOOK", "MEMORY", "VERSION", "RECEIPT")
+	for _, r := range s.Last {
+		t.Row(a.p.Time(r.Start), output.Cell{Text: fmt.Sprint(r.Status), Style: func(string) string { return c.Status(r.Status) }},
+			r.Outcome, output.Millis(r.WallMillis), output.Bytes(r.MemoryPeak), a.p.ID(r.Version), output.Cell{Text: r.ID, Style: c.Dim})
+	}
+	return a.p.Indented(t)
+}
+
+// targets renders where an alias points.
+func (a *app) targets(ws []api.Weight) string {
+	out := make([]string, len(ws))
+	for i, w := range ws {
+		out[i] = a.p.ID(w.Version)
+		if len(ws) > 1 {
+			out[i] += fmt.Sprintf("=%d%%", w.Percent)
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+// percents renders the shares alone.
+func percents(ws []api.Weight) string {
+	out := make([]string, len(ws))
+	for i, w := range ws {
+		out[i] = fmt.Sprintf("%d%%", w.Percent)
+	}
+	return strings.Join(out, "/")
+}

@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/casemate-dev/casemate/api"
+	"github.com/casemate-dev/casemate/internal/cli/output"
+)
+
+func (a *app) keyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "key",
+		Short: "Make, list and revoke API keys",
+		Long: text(`
+			An API key opens a node to whoever holds it, as far as its scopes go. A scope
+			is admin, or one of invoke, read and deploy, a colon, a namespace and a
+			function, where * stands for all: invoke:shop/*.
+		`),
+		Example: examples(`
+			casemate key create checkout --scope 'invoke:shop/*' --expires 90d
+			casemate key list
+			casemate key revoke k7f3q2m9x4b1c8d5
+		`),
+		Args: cobra.ArbitraryArgs,
+	}
+	cmd.RunE = a.group(cmd)
+	cmd.AddCommand(a.keyCreateCommand(),
+		&cobra.Command{
+			Use:   "list",
+			Short: "List the keys",
+			Long: text(`
+				List shows every key with its scopes, without secrets: the node does not have
+				them.
+
+				JSON: an array of api.Key.
+			`),
+			Example: "casemate key list",
+			Args:    cobra.ArbitraryArgs,
+			RunE:    a.run(arguments{}, a.keyList),
+		},
+		&cobra.Command{
+			Use:   "revoke ID",
+			Short: "End the use of a key at once",
+			Long: text(`
+				Revoke ends the use of a key with the next request. It cannot be undone.
+
+				JSON: {"revoked": "k7f3q2m9x4b1c8d5"}
+			`),
+			Example: "casemate key revoke k7f3q2m9x4b1c8d5",
+			Args:    cobra.ArbitraryArgs,
+			RunE:    a.run(arguments{1, 1, "the ID of a key"}, a.keyRevoke),
+		})
+	return cmd
+}
+
+func (a *app) keyCreateCommand() *cobra.Command {
+	var scopes []string
+	var expires string
+	cmd := &cobra.Command{
+		Use:   "create [NAME]",
+		Short: "Make a key and show it, once",
+		Long: text(`
+			Create makes a key and prints its secret, which is shown this once and kept
+			nowhere. The secret alone goes to standard output, so that it can be piped
+			into a password store.
+
+			JSON: one api.CreatedKey.
+		`),
+		Example: examples(`
+			casemate key create checkout --scope 'invoke:shop/*' --expires 90d
+			casemate key create ci --scope 'deploy:shop/*' --scope 'read:shop/*' | pass insert -m casemate/ci
+		`),
+		Args: cobra.ArbitraryArgs,
+		RunE: a.run(arguments{0, 1, "a NAME at most"}, func(ctx context.Context, args []string) error {
+			return a.keyCreate(ctx, strings.Join(args, ""), scopes, expires)
+		}),
+	}
+	cmd.Flags().StringArrayVarP(&scopes, "scope", "s", nil, "What the key allows, as in invoke:shop/*; repeatable")
+	cmd.Flags().StringVar(&expires, "expires", "", "How long it is valid, as in 12h or 90d (default: for ever)")
+	return cmd
+}
+
+func (a *app) keyCreate(ctx context.Context, name string, scopes []string, expires string) error {
+	if len(scopes) == 0 {
+		return usagef("a key needs at least one --scope").hint("--scope 'invoke:%s/*' lets it call every function there", a.space())
+	}
+	in := api.CreateKey{Name: name, Scopes: scopes}
+	if expires != "" {
+		d, err := parseSpan(expires)
+		if err != nil {
+			return usagef("--expires: %v", err).hint("write it as 12h or 90d")
+		}
+		in.ExpiresMillis = d.Milliseconds()
+	}
+	client, _, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	k, err := client.CreateKey(ctx, in)
+	if err != nil {
+		return err
+	}
+	if a.p.JSON() {
+		return a.p.Value(k)
+	}
+	c := a.p.Err()
+	until := "does not expire"
+	if k.Expires != nil {
+		until = "expires " + k.Expires.UTC().Format(time.RFC3339)
+	}
+	a.p.Notef("%s %s allows %s and %s.\n%s\n", c.Good("✓ key"), c.Bold(k.ID), c.Plain(strings.Join(k.Scopes, ", ")), until,
+		c.Dim("This is the only time its secret is shown:"))
+	return a.p.Printf("%s\n", k.Secret)
+}
+
+func (a *app) keyList(ctx context.Context, _ []string) error {
+	client, _, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	keys, err := client.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	if a.p.JSON() {
+		return a.p.Value(append([]api.Key{}, keys...))
+	}
+	c := a.p.Out()
+	t := output.NewTable("ID", "NAME", "SCOPES", "CREATED", "STATE")
+	t.Flex = 2
+	for _, k := range keys {
+		state := output.Cell{Text: "valid", Style: c.Good}
+		switch {
+		case k.Revoked != nil:
+			state = output.Cell{Text: "revoked " + a.p.Time(*k.Revoked), Style: c.Bad}
+		case k.Expires != nil && !k.Expires.After(a.env.Clock()):
+			state = output.Cell{Text: "expired " + a.p.Time(*k.Expires), Style: c.Bad}
+		case k.Expires != nil:
+			state.Text = "expires " + a.p.Time(*k.Expires)
+		}
+		t.Row(output.Cell{Text: k.ID, Style: c.Accent}, k.Name, strings.Join(k.Scopes, " "), a.p.Time(k.Created), state)
+	}
+	return a.p.Table(t)
+}
+
+func (a *app) keyRevoke(ctx context.Context, args []string) error {
+	client, _, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := client.RevokeKey(ctx, args[0]); err != nil {
+		return err
+	}
+	if a.p.JSON() {
+		return a.p.Value(map[string]string{"revoked": args[0]})
+	}
+	return a.p.Printf("revoked %s; the next request with it is refused\n", a.p.Out().Bold(args[0]))
+}

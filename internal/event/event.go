@@ -1,0 +1,133 @@
+// Package event is the envelope in which events travel: CloudEvents 1.0, and its
+// binary HTTP form in which they reach a function.
+//
+// It is a leaf: it imports the standard library alone and anybody may import it.
+package event
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// SpecVersion of CloudEvents that we speak.
+const SpecVersion = "1.0"
+
+// Bounds on attributes. CloudEvents 1.0, section 5, asks carriers to forward at
+// least 64 KiB in all; what identifies an event should be far shorter.
+const (
+	MaxAttribute  = 1024
+	MaxExtensions = 32
+)
+
+// Event is a CloudEvent without its data, which travels as the body.
+type Event struct {
+	ID              string
+	Source          string // a URI reference, stamped by the platform and nobody else
+	Type            string
+	Subject         string
+	Time            time.Time
+	DataContentType string
+	Extensions      map[string]string
+}
+
+// AttributeError names an attribute that breaks the specification.
+type AttributeError struct{ Attribute, Reason string }
+
+func (e *AttributeError) Error() string { return "event attribute " + e.Attribute + ": " + e.Reason }
+
+var extensionForm = regexp.MustCompile(`^[a-z0-9]{1,20}$`)
+
+// Validate checks required attributes, their form and their size (CloudEvents
+// 1.0, section 3). It fails with an *AttributeError.
+func (e *Event) Validate() error {
+	for _, a := range []struct {
+		name, value string
+		required    bool
+	}{
+		{"id", e.ID, true},
+		{"source", e.Source, true},
+		{"type", e.Type, true},
+		{"subject", e.Subject, false},
+		{"datacontenttype", e.DataContentType, false},
+	} {
+		if a.required && a.value == "" {
+			return &AttributeError{a.name, "must not be empty"}
+		}
+		if err := text(a.name, a.value); err != nil {
+			return err
+		}
+	}
+	if len(e.Extensions) > MaxExtensions {
+		return &AttributeError{"extensions", fmt.Sprintf("at most %d are accepted, got %d", MaxExtensions, len(e.Extensions))}
+	}
+	for k, v := range e.Extensions {
+		if !extensionForm.MatchString(k) {
+			return &AttributeError{fmt.Sprintf("%.40q", k), "an extension's name is 1 to 20 lower-case letters or digits"}
+		}
+		switch k {
+		case "id", "source", "type", "subject", "time", "specversion", "datacontenttype", "dataschema", "data":
+			return &AttributeError{k, "is an attribute of its own and cannot be an extension"}
+		}
+		if err := text(k, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// text refuses what section 3.1 leaves out of the String type.
+func text(name, v string) error {
+	if len(v) > MaxAttribute {
+		return &AttributeError{name, fmt.Sprintf("is longer than %d bytes", MaxAttribute)}
+	}
+	if !utf8.ValidString(v) {
+		return &AttributeError{name, "is not valid UTF-8"}
+	}
+	for _, r := range v {
+		if r < 0x20 || (r >= 0x7f && r <= 0x9f) {
+			return &AttributeError{name, "contains a control character"}
+		}
+	}
+	return nil
+}
+
+// Headers gives the event's binary-mode HTTP headers with lower-case names
+// (CloudEvents HTTP binding 1.0, section 3.1.3). The event must be valid.
+func (e *Event) Headers() map[string][]string {
+	h := map[string][]string{
+		"ce-specversion": {SpecVersion},
+		"ce-id":          {escape(e.ID)},
+		"ce-source":      {escape(e.Source)},
+		"ce-type":        {escape(e.Type)},
+	}
+	if e.Subject != "" {
+		h["ce-subject"] = []string{escape(e.Subject)}
+	}
+	if !e.Time.IsZero() {
+		h["ce-time"] = []string{e.Time.UTC().Format(time.RFC3339Nano)}
+	}
+	if e.DataContentType != "" {
+		h["content-type"] = []string{e.DataContentType}
+	}
+	for k, v := range e.Extensions {
+		h["ce-"+k] = []string{escape(v)}
+	}
+	return h
+}
+
+// escape percent-encodes what section 3.1.3.2 of the HTTP binding names: space,
+// the double quote, the percent sign and everything outside printable ASCII.
+func escape(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c > 0x20 && c < 0x7f && c != '"' && c != '%' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,153 @@
+package invoke
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/casemate-dev/casemate/api/problem"
+	"github.com/casemate-dev/casemate/internal/function"
+)
+
+// DefaultCapacity is how many invocations a node runs at once, all functions
+// together.
+const DefaultCapacity = 512
+
+// retryAfter is what a caller who was turned away is asked to wait.
+const retryAfter = time.Second
+
+// Admission bounds how many invocations run at once: for each function by its
+// maximum, and for the node by its capacity, of which a function's reserved
+// places are kept free for it alone. Nobody queues: who does not fit is told so
+// at once, and when to come back. It may be used from many goroutines.
+type Admission struct {
+	mu       sync.Mutex
+	capacity int
+	reserved map[function.Ref]int
+	pledged  int // sum of reserved
+	inFlight map[function.Ref]int
+	shared   int // invocations under way beyond their function's reservation
+	total    int
+	served   int64
+	draining bool
+	idle     chan struct{} // closed when draining and nothing is in flight
+}
+
+// NewAdmission makes an Admission with the node's capacity, which must be positive.
+func NewAdmission(capacity int) (*Admission, error) {
+	if capacity < 1 {
+		return nil, fmt.Errorf("making the admission: capacity is %d; it must be at least 1", capacity)
+	}
+	return &Admission{
+		capacity: capacity,
+		reserved: map[function.Ref]int{},
+		inFlight: map[function.Ref]int{},
+		idle:     make(chan struct{}),
+	}, nil
+}
+
+// Reservable is how many places can be reserved altogether: half of the
+// capacity, so that functions without a reservation always find some.
+func (a *Admission) Reservable() int { return a.capacity / 2 }
+
+// CheckReserve reports, as a *problem.Error, whether the function can reserve n
+// places beside what the others have reserved.
+func (a *Admission) CheckReserve(ref function.Ref, n int) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if free := a.Reservable() - (a.pledged - a.reserved[ref]); n > free {
+		return problem.New(problem.InvalidManifest, "%s asks for %d reserved places and %d are left on this node", ref, n, max(0, free)).
+			At("concurrency.reserved").Fix("Reserve at most %d, or lower another function's reservation.", max(0, free))
+	}
+	return nil
+}
+
+// Reserve replaces all reservations. Whoever calls it has checked each with
+// CheckReserve when it was deployed.
+func (a *Admission) Reserve(reserved map[function.Ref]int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reserved = make(map[function.Ref]int, len(reserved))
+	a.pledged, a.shared = 0, 0
+	for ref, n := range reserved {
+		if n > 0 {
+			a.reserved[ref] = n
+			a.pledged += n
+		}
+	}
+	for ref, n := range a.inFlight {
+		a.shared += max(0, n-a.reserved[ref])
+	}
+}
+
+// enter takes a place, or fails with a *problem.Error. The place must be given
+// back by calling release once.
+func (a *Admission) enter(ref function.Ref, lim *function.Limits) (release func(), err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.draining {
+		return nil, problem.New(problem.Draining, "the node is shutting down and takes no new work").After(retryAfter)
+	}
+	n := a.inFlight[ref]
+	if n >= lim.Concurrency {
+		return nil, problem.New(problem.TooManyRequests, "%s already runs %d invocations, which is its limit", ref, lim.Concurrency).After(retryAfter)
+	}
+	if n >= a.reserved[ref] {
+		if a.shared >= a.capacity-a.pledged {
+			return nil, problem.New(problem.Overloaded, "the node already runs as many invocations as it can").After(retryAfter)
+		}
+		a.shared++
+	}
+	a.inFlight[ref] = n + 1
+	a.total++
+	a.served++
+	return func() { a.leave(ref) }, nil
+}
+
+func (a *Admission) leave(ref function.Ref) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := a.inFlight[ref]
+	if n > a.reserved[ref] {
+		a.shared--
+	}
+	if n == 1 {
+		delete(a.inFlight, ref)
+	} else {
+		a.inFlight[ref] = n - 1
+	}
+	a.total--
+	if a.draining && a.total == 0 {
+		close(a.idle)
+	}
+}
+
+// Load says how many invocations are under way, and how many were admitted since
+// the start.
+func (a *Admission) Load() (inFlight int, admitted int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.total, a.served
+}
+
+// Drain refuses new invocations from now on and waits until none is under way,
+// or until ctx ends, in which case it reports how many were left. Further calls
+// wait like the first.
+func (a *Admission) Drain(ctx context.Context) error {
+	a.mu.Lock()
+	if !a.draining {
+		a.draining = true
+		if a.total == 0 {
+			close(a.idle)
+		}
+	}
+	a.mu.Unlock()
+	select {
+	case <-a.idle:
+		return nil
+	case <-ctx.Done():
+		left, _ := a.Load()
+		return fmt.Errorf("draining: %d invocations still under way: %w", left, ctx.Err())
+	}
+}

@@ -1,0 +1,396 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	randv2 "math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/casemate-dev/casemate/api"
+	"github.com/casemate-dev/casemate/internal/audit"
+	"github.com/casemate-dev/casemate/internal/bus"
+	"github.com/casemate-dev/casemate/internal/control"
+	"github.com/casemate-dev/casemate/internal/function"
+	"github.com/casemate-dev/casemate/internal/gateway"
+	"github.com/casemate-dev/casemate/internal/identity"
+	"github.com/casemate-dev/casemate/internal/invoke"
+	"github.com/casemate-dev/casemate/internal/registry"
+	"github.com/casemate-dev/casemate/internal/sandbox"
+	"github.com/casemate-dev/casemate/internal/sandbox/process"
+	"github.com/casemate-dev/casemate/internal/vault"
+)
+
+// Retention of what a node records by itself.
+const (
+	receiptsMaxAge         = 90 * 24 * time.Hour
+	receiptsMaxBytes int64 = 4 << 30
+	logsMaxAge             = 7 * 24 * time.Hour
+	logsMaxBytes     int64 = 1 << 30
+)
+
+// gcPercent trades a little CPU for an idle node that stays small: what the node
+// keeps alive is a few megabytes, so collecting at +50 % is cheap.
+const gcPercent = 50
+
+// node is what a running node consists of, in the order in which it starts.
+type node struct {
+	opts  Options
+	log   *slog.Logger
+	clock func() time.Time
+	began time.Time
+	state atomic.Value // "starting", "ready", "draining"
+	id    string
+
+	vault     *vault.Vault
+	bus       *bus.Bus
+	recorder  *audit.Recorder
+	keys      *identity.Keys
+	authority *identity.Authority
+	registry  *registry.Registry
+	runner    sandbox.Runner
+	posture   func() api.SandboxStatus
+	admission *invoke.Admission
+	invoker   *invoke.Invoker
+	gateway   *gateway.Gateway
+	control   *control.Handler
+
+	served map[function.Ref]function.Digest // what live pointed at; follow alone touches it
+	follow sync.Mutex
+
+	gatewayListener, controlListener net.Listener
+	gatewayServer, controlServer     *http.Server
+	firstBoot                        bool
+	issuedKey                        string
+
+	closers []closer
+}
+
+// closer undoes one step of the start.
+type closer struct {
+	name string
+	stop func(context.Context) error
+}
+
+// onStop registers how to undo the step just taken.
+func (n *node) onStop(name string, stop func(context.Context) error) {
+	n.closers = append(n.closers, closer{name, stop})
+}
+
+// start takes the steps in order. What a step needs stands above it.
+func (n *node) start(ctx context.Context) error {
+	n.state.Store("starting")
+	debug.SetGCPercent(gcPercent)
+	steps := []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		// Nothing is read or written before we know that we are alone.
+		{"opening the data directory", n.openDirectory},
+		// Addresses are taken early: a port in use should cost a second, not a
+		// recovery. Nothing is accepted before the end.
+		{"listening", n.listen},
+		// Every other file is sealed with keys derived from the root key.
+		{"unlocking", n.unlock},
+		// Metadata, artifacts, receipts and logs live on the bus.
+		{"starting the bus", n.startBus},
+		// Receipts that a crash left in the journal go to the bus before new ones come.
+		{"opening the record", n.openAudit},
+		{"opening identities", n.openIdentity},
+		{"opening the registry", n.openRegistry},
+		// Sandboxes come after what they read artifacts from, and before who calls them.
+		{"starting sandboxes", n.startSandboxes},
+		{"building the invocation path", n.buildInvoke},
+		// The doors open last, when everything behind them works.
+		{"building the gateway", n.buildGateway},
+		{"building the control plane", n.buildControl},
+	}
+	for _, s := range steps {
+		begun := n.clock()
+		if err := s.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		n.log.Debug("step done", "step", s.name, "took", n.clock().Sub(begun))
+	}
+	return nil
+}
+
+func (n *node) openDirectory(context.Context) error {
+	dir := n.opts.DataDir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("creating it: %v", err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+		return fmt.Errorf("%s can be read by others (mode %04o): run `chmod 700 %s`", dir, perm, dir)
+	}
+	release, err := vault.Lock(dir)
+	if err != nil {
+		return err
+	}
+	n.onStop("unlock the data directory", func(context.Context) error { return release() })
+	n.id, n.firstBoot, err = nodeID(dir)
+	return err
+}
+
+// nodeID reads the node's name, or gives it one on its first boot.
+func nodeID(dir string) (id string, first bool, err error) {
+	file := filepath.Join(dir, "node.id")
+	b, err := os.ReadFile(file)
+	if err == nil {
+		if u, err := uuid.ParseBytes(b); err == nil {
+			return u.String(), false, nil
+		}
+		return "", false, fmt.Errorf("%s does not hold a node id: restore it from a backup, or remove the file for a new id", file)
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", false, err
+	}
+	u, err := uuid.NewRandom()
+	if err != nil {
+		return "", false, err
+	}
+	tmp := file + ".new"
+	if err := os.WriteFile(tmp, []byte(u.String()), 0o600); err != nil {
+		return "", false, err
+	}
+	return u.String(), true, os.Rename(tmp, file)
+}
+
+func (n *node) unlock(context.Context) (err error) {
+	n.vault, err = vault.Open(n.opts.DataDir, n.opts.KeyFile)
+	return err
+}
+
+func (n *node) startBus(ctx context.Context) (err error) {
+	n.bus, err = bus.Start(ctx, bus.Config{
+		Dir: filepath.Join(n.opts.DataDir, "bus"), Key: n.vault.Derive("bus"), Name: n.id, Logger: n.log, Clock: n.clock,
+	})
+	if err == nil {
+		n.onStop("stop the bus", n.bus.Close)
+	}
+	return err
+}
+
+func (n *node) openAudit(ctx context.Context) error {
+	receipts, err := n.bus.Log(ctx, bus.LogConfig{Name: "receipts", SubjectPrefix: "receipt", MaxAge: receiptsMaxAge, MaxBytes: receiptsMaxBytes})
+	if err != nil {
+		return err
+	}
+	logs, err := n.bus.Log(ctx, bus.LogConfig{Name: "logs", SubjectPrefix: "log", MaxAge: logsMaxAge, MaxBytes: logsMaxBytes})
+	if err != nil {
+		return err
+	}
+	n.recorder, err = audit.Open(audit.Config{
+		Dir: filepath.Join(n.opts.DataDir, "journal"), Key: n.vault.Derive("journal"),
+		Receipts: receipts, Logs: logs, Clock: n.clock, Logger: n.log,
+	})
+	if err == nil {
+		n.onStop("close the record", n.recorder.Close)
+	}
+	return err
+}
+
+func (n *node) openIdentity(ctx context.Context) error {
+	store, err := n.bus.KV(ctx, "identity")
+	if err != nil {
+		return err
+	}
+	if n.keys, err = identity.OpenKeys(ctx, store, n.clock, rand.Reader); err != nil {
+		return err
+	}
+	n.authority, err = identity.OpenAuthority(filepath.Join(n.opts.DataDir, "ca"), n.vault, n.names(), n.clock, rand.Reader)
+	if err != nil {
+		return err
+	}
+	return n.ensureAdministrator(ctx)
+}
+
+// names are what the server certificate vouches for besides loopback.
+func (n *node) names() []string {
+	names := append([]string{}, n.opts.Hosts...)
+	for _, addr := range []string{n.opts.Gateway, n.opts.Control} {
+		if host, _, err := net.SplitHostPort(addr); err == nil {
+			if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) {
+				names = append(names, host)
+			}
+		}
+	}
+	return names
+}
+
+// ensureAdministrator leaves the client with a key that works.
+func (n *node) ensureAdministrator(ctx context.Context) error {
+	if n.opts.AdminKey != "" {
+		if p, err := n.keys.Verify(n.opts.AdminKey); err == nil && p.May(identity.Admin, function.Ref{Namespace: "*", Name: "*"}) {
+			return nil
+		}
+	}
+	secret, key, err := n.keys.Create(ctx, identity.NewKey{
+		Name: "administrator", Scopes: []identity.Scope{{Action: identity.Admin, Namespace: "*", Function: "*"}}, Creator: "node",
+	})
+	if err != nil {
+		return fmt.Errorf("creating the administrator's key: %v", err)
+	}
+	n.issuedKey = string(secret)
+	n.log.Info("administrator key issued", "key", key.ID)
+	return nil
+}
+
+func (n *node) openRegistry(ctx context.Context) error {
+	store, err := n.bus.KV(ctx, "registry")
+	if err != nil {
+		return err
+	}
+	blobs, err := n.bus.Blobs(ctx, "artifacts")
+	if err != nil {
+		return err
+	}
+	n.registry, err = registry.Open(ctx, registry.Config{Store: store, Blobs: blobs, Clock: n.clock, Logger: n.log})
+	return err
+}
+
+func (n *node) startSandboxes(context.Context) error {
+	if n.opts.Runner != nil {
+		n.runner, n.posture = n.opts.Runner, func() api.SandboxStatus { return api.SandboxStatus{Enforced: []string{}} }
+		return nil
+	}
+	r, err := process.New(process.Config{
+		Executable: n.opts.Executable, Artifacts: n.registry, Warm: n.opts.Warm, Logger: n.log, Clock: n.clock,
+	})
+	if err != nil {
+		return err
+	}
+	n.runner, n.posture = r, func() api.SandboxStatus { return sandboxStatus(r) }
+	n.onStop("end the sandboxes", func(context.Context) error { return r.Close() })
+	return nil
+}
+
+func (n *node) buildInvoke(context.Context) (err error) {
+	capacity := n.opts.Capacity
+	if capacity == 0 {
+		capacity = invoke.DefaultCapacity
+	}
+	if n.admission, err = invoke.NewAdmission(capacity); err != nil {
+		return err
+	}
+	n.invoker, err = invoke.New(invoke.Config{
+		Versions: n.registry, Runner: n.runner, Recorder: n.recorder, Admission: n.admission,
+		Clock: n.clock, NewID: newID, Roll: randv2.IntN, Logger: n.log,
+	})
+	return err
+}
+
+// newID makes the ids of requests and receipts: UUIDv7, which sorts by time.
+func newID() string {
+	return uuid.Must(uuid.NewV7()).String() // fails only without randomness, and then nothing may go on
+}
+
+func (n *node) buildGateway(context.Context) (err error) {
+	n.gateway, err = gateway.New(gateway.Config{
+		Invoker: n.invoker, Keys: n.keys, Logger: n.log.With("door", "gateway"), Clock: n.clock, NewID: newID,
+	})
+	if err != nil {
+		return err
+	}
+	n.registry.Watch(func() {
+		if err := n.takeOver(); err != nil {
+			// The registry checked the routes before it committed them, so this is a
+			// defect of ours; the table that served until now goes on serving.
+			n.log.Error("routes not taken over", "error", err)
+		}
+	})
+	return n.takeOver()
+}
+
+func (n *node) buildControl(context.Context) (err error) {
+	n.control, err = control.New(control.Config{
+		Registry: n.registry, Invoker: n.invoker, Keys: n.keys, Recorder: n.recorder,
+		Status: n.status, Prepare: n.prepare, Clock: n.clock, Logger: n.log.With("door", "control"), NewID: newID,
+	})
+	return err
+}
+
+// prepare makes a version ready before an alias may point at it, so that code
+// which cannot run is refused when it is deployed, not when it is called.
+func (n *node) prepare(ctx context.Context, v *function.Version) error {
+	if err := n.admission.CheckReserve(v.Ref, v.Config.Limits.Reserved); err != nil {
+		return err
+	}
+	return n.invoker.Explain(n.runner.Prepare(ctx, v), v)
+}
+
+// takeOver brings routes, reservations and sandboxes in line with the registry.
+func (n *node) takeOver() error {
+	n.follow.Lock()
+	defer n.follow.Unlock()
+	reserved := map[function.Ref]int{}
+	served := map[function.Ref]function.Digest{}
+	for _, f := range n.registry.Functions("") {
+		if f.Live != nil {
+			reserved[f.Ref] = f.Live.Config.Limits.Reserved
+			served[f.Ref] = f.Live.ID
+		}
+	}
+	var routes []gateway.Route
+	for _, r := range n.registry.Routes() {
+		routes = append(routes, gateway.Route{Ref: r.Ref, Trigger: r.Trigger})
+	}
+	n.admission.Reserve(reserved)
+	err := n.gateway.SetRoutes(routes)
+	// A version that live left stays loaded, since a rollback may be near; one of a
+	// function that is gone has nobody left to call it.
+	for ref, id := range n.served {
+		if _, there := served[ref]; !there {
+			n.runner.Retire(ref.Namespace, id)
+		}
+	}
+	n.served = served
+	return err
+}
+
+func (n *node) listen(context.Context) error {
+	for _, l := range []struct {
+		name, addr string
+		to         *net.Listener
+	}{{"gateway", n.opts.Gateway, &n.gatewayListener}, {"control", n.opts.Control, &n.controlListener}} {
+		ln, err := net.Listen("tcp", l.addr)
+		if err != nil {
+			return fmt.Errorf("%s on %s: %v; is another node running there? choose an address with --%s", l.name, l.addr, err, l.name)
+		}
+		*l.to = ln
+		n.onStop("close the "+l.name+"'s listener", func(context.Context) error {
+			if err := ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			return nil
+		})
+	}
+	return nil
+}
+
+// tlsVersion is the least version that the doors speak.
+func (n *node) tlsVersion() uint16 {
+	if n.opts.AllowTLS12 {
+		return tls.VersionTLS12
+	}
+	return tls.VersionTLS13
+}

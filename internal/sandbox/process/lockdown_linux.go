@@ -1,0 +1,204 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/casemate-dev/casemate/internal/sandbox/wire"
+)
+
+// The lockdown of a sandbox process, in its order. The node has put the process
+// into fresh namespaces (spawn_linux.go); the rest it does itself before it reads
+// the first byte from its connection:
+//
+//  1. close what it was started with, besides the four descriptors it keeps
+//  2. offer itself first when memory is short, and forbid dumps
+//  3. swap the root for an empty one that cannot be written
+//  4. limit what the kernel gives it
+//  5. give up privileges for good: no_new_privs, bounding set, all capabilities
+//
+// A Landlock rule set and a filter of system calls belong after step 5, in this
+// order, and must cover all threads as step 5 does. A cgroup is the node's to
+// make, before the process is started.
+
+// executable is the descriptor through which the node starts a sandbox.
+const executable = 4
+
+// Limits of a sandbox process.
+const (
+	maxFiles     = 16 // it needs eight
+	maxProcesses = 4096
+)
+
+// lockDown locks the process in. An error means that a step failed which this
+// machine was expected to allow: the process must not go on.
+func lockDown(p plan) (wire.Hello, error) {
+	h := wire.Hello{Missing: map[string]string{
+		measureSyscalls: "this version does not filter system calls",
+		measureLandlock: "this version sets no Landlock rules",
+		measureCgroup:   "memory is watched from outside, not limited by a control group",
+	}}
+	if err := closeDescriptors(); err != nil {
+		return h, err
+	}
+	h.Enforced = append(h.Enforced, measureDescriptors)
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0); err != nil {
+		h.Missing[measureOOM] = err.Error()
+	} else {
+		h.Enforced = append(h.Enforced, measureOOM)
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return h, fmt.Errorf("forbidding dumps: %v", err)
+	}
+	h.Enforced = append(h.Enforced, measureDump)
+	if p.isolated {
+		if err := emptyRoot(); err != nil {
+			return h, err
+		}
+		if err := unix.Sethostname([]byte("sandbox")); err != nil {
+			return h, fmt.Errorf("setting host name: %v", err)
+		}
+		h.Enforced = append(h.Enforced, measureUser, measureMounts, measurePID, measureNetwork,
+			measureIPC, measureUTS, measureCgroupNS)
+	}
+	if p.ownUID {
+		h.Enforced = append(h.Enforced, measureUID)
+	}
+	if err := limit(p); err != nil {
+		return h, err
+	}
+	h.Enforced = append(h.Enforced, measureRlimits)
+	if err := dropPrivileges(); errors.Is(err, syscall.ENOTSUP) {
+		h.Missing[measureCapabilities] = "the program was built with cgo, which cannot change all its threads"
+		h.Missing[measurePrivileges] = h.Missing[measureCapabilities]
+	} else if err != nil {
+		return h, err
+	} else {
+		h.Enforced = append(h.Enforced, measureCapabilities, measurePrivileges)
+	}
+	return h, nil
+}
+
+// closeDescriptors closes all but the standard ones, the connection, and those
+// that Go's runtime has for waiting.
+func closeDescriptors() error {
+	unix.CloseOnExec(connection)
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("listing descriptors: %v", err)
+	}
+	for _, n := range names {
+		fd, err := strconv.Atoi(n.Name())
+		if err != nil || fd <= connection {
+			continue
+		}
+		to, err := os.Readlink("/proc/self/fd/" + n.Name())
+		if err != nil || strings.HasPrefix(to, "anon_inode:[event") {
+			continue // it was the listing's own, or is the runtime's
+		}
+		_ = unix.Close(fd)
+	}
+	return nil
+}
+
+// emptyRoot makes an empty file system, that nobody can write to, the root, and
+// lets go of the machine's.
+func emptyRoot() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("separating mounts: %v", err)
+	}
+	const at = "/proc" // any directory that is there on every machine
+	err := unix.Mount("none", at, "tmpfs",
+		unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=4k,nr_inodes=2,mode=0555")
+	if err != nil {
+		return fmt.Errorf("mounting the empty root: %v", err)
+	}
+	if err := unix.Chdir(at); err != nil {
+		return fmt.Errorf("entering the empty root: %v", err)
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("swapping the root: %v", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("letting go of the old root: %v", err)
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return fmt.Errorf("entering the new root: %v", err)
+	}
+	return nil
+}
+
+// limit sets resource limits, which nothing can raise again.
+func limit(p plan) error {
+	type bound struct {
+		name     string
+		resource int
+		value    uint64
+	}
+	bounds := []bound{
+		{"core", unix.RLIMIT_CORE, 0},
+		{"file size", unix.RLIMIT_FSIZE, 0},
+		{"open files", unix.RLIMIT_NOFILE, maxFiles},
+		{"locked memory", unix.RLIMIT_MEMLOCK, 0},
+		{"message queues", unix.RLIMIT_MSGQUEUE, 0},
+	}
+	if p.ownUID {
+		// The kernel counts by user, so this is for a user of its own only.
+		bounds = append(bounds, bound{"processes", unix.RLIMIT_NPROC, maxProcesses})
+	}
+	for _, b := range bounds {
+		if err := unix.Setrlimit(b.resource, &unix.Rlimit{Cur: b.value, Max: b.value}); err != nil {
+			return fmt.Errorf("limiting %s: %v", b.name, err)
+		}
+	}
+	return nil
+}
+
+// dropPrivileges gives up, in all threads, whatever privilege the process has and
+// any way to get one. It fails with syscall.ENOTSUP in a program built with cgo.
+func dropPrivileges() error {
+	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 {
+		if e == syscall.ENOTSUP {
+			return e
+		}
+		return fmt.Errorf("renouncing new privileges: %v", e)
+	}
+	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
+		if v, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0); err != nil || v == 0 {
+			continue // this kernel does not know it, or it is gone
+		}
+		_, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0, 0, 0, 0)
+		if e == syscall.EPERM {
+			break // without privileges there are none to take from the bounding set
+		}
+		if e != 0 {
+			return fmt.Errorf("dropping capability %d: %v", c, e)
+		}
+	}
+	_, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0)
+	if e != 0 {
+		return fmt.Errorf("clearing ambient capabilities: %v", e)
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	_, _, e = syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none[0])), 0)
+	if e != 0 {
+		return fmt.Errorf("dropping capabilities: %v", e)
+	}
+	return nil
+}
+
+// nodeConnection makes the inherited socket usable.
+func nodeConnection() (*os.File, error) {
+	if err := unix.SetNonblock(connection, true); err != nil {
+		return nil, fmt.Errorf("opening the connection: %v", err)
+	}
+	return os.NewFile(connection, "node"), nil
+}

@@ -1,0 +1,252 @@
+package process
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/casemate-dev/casemate/internal/sandbox/sandboxtest"
+)
+
+// lockedUp starts a runner with the shipped sandbox and one namespace in it.
+func lockedUp(t *testing.T) (*Runner, int) {
+	t.Helper()
+	path, err := staticBox()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &sandboxtest.Store{}
+	r := newRunner(t, s, func(c *Config) { c.Executable = path })
+	b := &sandboxtest.Bench{T: t, Runner: r, Store: s}
+	b.Want(b.Version(sandboxtest.Hello()), "hello")
+	pid, ok := r.Process("alpha")
+	if !ok {
+		t.Fatal("no process serves the namespace")
+	}
+	return r, pid
+}
+
+// needs skips when this machine cannot enforce a measure, and fails where it can:
+// root on Linux.
+func needs(t *testing.T, r *Runner, measure string) {
+	t.Helper()
+	if r.Posture().Has(measure) {
+		return
+	}
+	if os.Geteuid() == 0 {
+		t.Fatalf("%s is not enforced: %+v", measure, r.Posture())
+	}
+	t.Skipf("%s is not enforced on this machine: %s", measure, r.Posture().Missing[measure])
+}
+
+func proc(pid int, elem ...string) string {
+	return filepath.Join(append([]string{"/proc", strconv.Itoa(pid)}, elem...)...)
+}
+
+func TestSandboxHasNoEnvironment(t *testing.T) {
+	t.Setenv("CASEMATE_TEST_SECRET", "do-not-inherit")
+	_, pid := lockedUp(t)
+	b, err := os.ReadFile(proc(pid, "environ"))
+	if err != nil || len(b) > 0 {
+		t.Errorf("the environment is %q, %v", b, err)
+	}
+}
+
+func TestSandboxHasNoDescriptors(t *testing.T) {
+	t.Parallel()
+	// Something that a careless start would hand down.
+	secret, err := os.Create(filepath.Join(t.TempDir(), "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = secret.Close() }()
+	if _, _, e := syscall.Syscall(syscall.SYS_FCNTL, secret.Fd(), syscall.F_SETFD, 0); e != 0 {
+		t.Fatal(e)
+	}
+	_, pid := lockedUp(t)
+	entries, err := os.ReadDir(proc(pid, "fd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"0": "/dev/null", "1": "/dev/null", "2": "pipe:", "3": "socket:"}
+	for _, e := range entries {
+		to, err := os.Readlink(proc(pid, "fd", e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		expected, standard := want[e.Name()]
+		if standard && strings.HasPrefix(to, expected) || strings.HasPrefix(to, "anon_inode:[event") {
+			continue
+		}
+		t.Errorf("descriptor %s is %s", e.Name(), to)
+	}
+}
+
+func TestSandboxSeesNoFiles(t *testing.T) {
+	t.Parallel()
+	r, pid := lockedUp(t)
+	needs(t, r, measureMounts)
+	entries, err := os.ReadDir(proc(pid, "root"))
+	if err != nil || len(entries) > 0 {
+		t.Errorf("the root holds %v, %v", entries, err)
+	}
+	if f, err := os.Create(proc(pid, "root", "x")); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("creating a file in its root: %v, want a read-only file system", err)
+		_ = f.Close()
+	}
+	mounts, err := os.ReadFile(proc(pid, "mountinfo"))
+	if err != nil || strings.Count(string(mounts), "\n") != 1 {
+		t.Errorf("its mounts are %q, %v", mounts, err)
+	}
+	if cwd, err := os.Readlink(proc(pid, "cwd")); err != nil || cwd != "/" {
+		t.Errorf("its directory is %q, %v", cwd, err)
+	}
+}
+
+func TestSandboxHasNamespacesOfItsOwn(t *testing.T) {
+	t.Parallel()
+	r, pid := lockedUp(t)
+	needs(t, r, measureUser)
+	for _, ns := range []string{"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"} {
+		ours, err := os.Readlink("/proc/self/ns/" + ns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs, err := os.Readlink(proc(pid, "ns", ns))
+		if err != nil || ours == theirs {
+			t.Errorf("namespace %s is %s, as ours, %v", ns, theirs, err)
+		}
+	}
+	devices, err := os.ReadFile(proc(pid, "net", "dev"))
+	if err != nil || strings.Count(string(devices), ":") != 1 || !strings.Contains(string(devices), "lo:") {
+		t.Errorf("its network devices are %q, %v", devices, err)
+	}
+}
+
+func TestSandboxHasNoPrivileges(t *testing.T) {
+	t.Parallel()
+	r, pid := lockedUp(t)
+	needs(t, r, measureCapabilities)
+	needs(t, r, measurePrivileges)
+	threads, err := os.ReadDir(proc(pid, "task"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, thread := range threads {
+		status := fields(t, proc(pid, "task", thread.Name(), "status"))
+		for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"} {
+			if strings.Trim(status[set], "0") != "" && (set != "CapBnd" || os.Geteuid() == 0) {
+				t.Errorf("thread %s has %s %s", thread.Name(), set, status[set])
+			}
+		}
+		if status["NoNewPrivs"] != "1" {
+			t.Errorf("thread %s may gain privileges", thread.Name())
+		}
+		if uid := strings.Fields(status["Uid"]); os.Geteuid() == 0 && (len(uid) != 4 || uid[0] < "16" || len(uid[0]) != 10) {
+			t.Errorf("thread %s runs as user %v of the host", thread.Name(), uid)
+		}
+	}
+}
+
+func TestSandboxHasLimits(t *testing.T) {
+	t.Parallel()
+	_, pid := lockedUp(t)
+	b, err := os.ReadFile(proc(pid, "limits"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"Max core file size", "Max file size", "Max locked memory"} {
+		_, after, _ := strings.Cut(string(b), name)
+		if f := strings.Fields(after); len(f) < 2 || f[0] != "0" || f[1] != "0" {
+			t.Errorf("%s is %.40q", name, after)
+		}
+	}
+	if adj, err := os.ReadFile(proc(pid, "oom_score_adj")); err != nil || strings.TrimSpace(string(adj)) != "1000" {
+		t.Errorf("oom_score_adj is %q, %v", adj, err)
+	}
+}
+
+// TestSandboxDiesWithNode ends a node the hard way, while a guest spins, and sees
+// its sandboxes go, even one whose guest keeps it from reading its connection.
+func TestSandboxDiesWithNode(t *testing.T) {
+	t.Parallel()
+	if os.Getenv(diesWithNode) != "" {
+		s := &sandboxtest.Store{}
+		r := newRunner(t, s)
+		b := &sandboxtest.Bench{T: t, Runner: r, Store: s}
+		v := b.Version(sandboxtest.Spin())
+		if err := r.Prepare(context.Background(), v); err != nil {
+			t.Fatal(err)
+		}
+		pid, _ := r.Process("alpha")
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil { // so that it cannot end by itself
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintf(os.Stderr, "\nsandbox %d\n", pid); err != nil {
+			t.Fatal(err)
+		}
+		select {}
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestSandboxDiesWithNode$")
+	cmd.Env = append(os.Environ(), diesWithNode+"=1")
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := 0
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if n, err := fmt.Sscanf(lines.Text(), "sandbox %d", &pid); n == 1 && err == nil {
+			break
+		}
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if pid == 0 {
+		t.Fatal("the node started no sandbox")
+	}
+	eventually(t, "the sandbox ends with its node", func() bool {
+		b, err := os.ReadFile(proc(pid, "stat"))
+		return err != nil || strings.Contains(string(b), ") Z ")
+	})
+}
+
+const diesWithNode = "CASEMATE_TEST_NODE"
+
+func fields(t *testing.T, path string) map[string]string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		if k, v, ok := strings.Cut(line, ":"); ok {
+			m[k] = strings.TrimSpace(v)
+		}
+	}
+	return m
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-tick.C {
+		if ok() {
+			return
+		}
+	}
+	t.Errorf("it never happened: %s", what)
+}

@@ -1,0 +1,31 @@
+//go:build !linux
+
+package process
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/casemate-dev/casemate/internal/sandbox/wire"
+)
+
+// lockDown says that nothing is locked here: the process is a plain one.
+func lockDown(plan) (wire.Hello, error) {
+	const why = "only on Linux"
+	missing := map[string]string{}
+	for _, m := range []string{
+		measureMounts, measureNetwork, measurePID, measurePrivileges, measureSyscalls, measureCgroup, measureParent,
+	} {
+		missing[m] = why
+	}
+	return wire.Hello{Missing: missing}, nil
+}
+
+// nodeConnection makes the inherited socket usable.
+func nodeConnection() (*os.File, error) {
+	if err := syscall.SetNonblock(connection, true); err != nil {
+		return nil, fmt.Errorf("opening the connection: %v", err)
+	}
+	return os.NewFile(connection, "node"), nil
+}

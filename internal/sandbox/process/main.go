@@ -1,0 +1,102 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/casemate-dev/casemate/internal/sandbox/wasm"
+)
+
+// Argv0 is the name under which the binary is started to be a sandbox.
+const Argv0 = "casemate-sandbox"
+
+// connection is the descriptor of the socket to the node, and the only one that a
+// sandbox is meant to have besides the three standard ones.
+const connection = 3
+
+// heapLimit is what Go's collector tries to stay below in a sandbox, in bytes. The
+// guests' memory does not count. Compiling is what needs it.
+const heapLimit = 768 << 20
+
+// Exit codes of a sandbox, for the node's log.
+const (
+	exitOK       = 0
+	exitUsage    = 2
+	exitLockdown = 3
+	exitServe    = 4
+)
+
+// IsSandbox reports whether a program started under this name is to be a sandbox.
+func IsSandbox(argv0 string) bool { return filepath.Base(argv0) == Argv0 }
+
+// Main is the whole life of a sandbox process and gives its exit code. It is to be
+// called before anything else is set up.
+func Main() int {
+	return run(os.Args, time.Now) //nolint:forbidigo // a sandbox is a program of its own, and this is its top
+}
+
+func run(args []string, clock func() time.Time) int {
+	// Asking for it stops the runtime from following the machine's settings, for
+	// which it would keep files open.
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	debug.SetMemoryLimit(heapLimit)
+	plan, err := parsePlan(args)
+	if err != nil {
+		return die(os.Stderr, exitUsage, err)
+	}
+	hello, err := lockDown(plan)
+	if err != nil {
+		return die(os.Stderr, exitLockdown, err)
+	}
+	conn, err := nodeConnection()
+	if err != nil {
+		return die(os.Stderr, exitServe, err)
+	}
+	err = wasm.Serve(conn, wasm.Options{Clock: clock, Memory: plan.memory, Hello: hello})
+	if err != nil {
+		return die(os.Stderr, exitServe, err)
+	}
+	return exitOK
+}
+
+func die(w io.Writer, code int, err error) int {
+	_, _ = fmt.Fprintf(w, "sandbox: %v\n", err)
+	return code
+}
+
+// plan is what a process is told by its arguments. None of it is secret.
+type plan struct {
+	memory   int64 // of all guests, in bytes
+	isolated bool  // the process was started in namespaces of its own
+	ownUID   bool  // its user is not anybody else's
+}
+
+func (p plan) args() []string {
+	return []string{Argv0, strconv.FormatInt(p.memory, 10), strconv.FormatBool(p.isolated), strconv.FormatBool(p.ownUID)}
+}
+
+func parsePlan(args []string) (plan, error) {
+	if len(args) != 4 {
+		return plan{}, errors.New("reading arguments: this program is started by a node, not by hand")
+	}
+	memory, err := strconv.ParseInt(args[1], 10, 64)
+	if err != nil {
+		return plan{}, fmt.Errorf("reading arguments: %v", err)
+	}
+	isolated, err := strconv.ParseBool(args[2])
+	if err != nil {
+		return plan{}, fmt.Errorf("reading arguments: %v", err)
+	}
+	ownUID, err := strconv.ParseBool(args[3])
+	if err != nil {
+		return plan{}, fmt.Errorf("reading arguments: %v", err)
+	}
+	return plan{memory, isolated, ownUID}, nil
+}

@@ -1,0 +1,425 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/casemate-dev/casemate/internal/function"
+	"github.com/casemate-dev/casemate/internal/sandbox"
+	"github.com/casemate-dev/casemate/internal/sandbox/wasm"
+)
+
+// Defaults of a Config.
+const (
+	DefaultWarm         = 1
+	DefaultMaxSandboxes = 64
+	DefaultModuleBytes  = 1 << 30
+	DefaultGrace        = 2 * time.Second
+)
+
+// overhead is what a process may take besides its guests' memory, in bytes: its
+// modules, and compiling one.
+const overhead = 1 << 30
+
+// Artifacts gives the bytes of an artifact. The runner verifies them.
+type Artifacts interface {
+	Artifact(ctx context.Context, d function.Digest) ([]byte, error)
+}
+
+// Config says how to run. Artifacts, Logger and Clock are required; zero in the
+// others means the default.
+type Config struct {
+	Artifacts Artifacts
+	Logger    *slog.Logger
+	Clock     func() time.Time
+	// Executable is the program to start sandboxes from: one that calls Main when
+	// IsSandbox says so. "" means the running one.
+	Executable string
+	// Warm is how many processes are kept ready for namespaces to come; -1 is none.
+	Warm int
+	// MaxSandboxes bounds the processes that serve a namespace. One that is idle
+	// makes way for a namespace that has none.
+	MaxSandboxes int
+	// Memory bounds the linear memory of all guests of one process, in bytes.
+	Memory int64
+	// ModuleBytes bounds what the loaded versions of one process are estimated to
+	// take, in bytes. Those unused the longest make way.
+	ModuleBytes int64
+	// Grace is how long a process may take to stop a guest before it is killed.
+	Grace time.Duration
+}
+
+func (c *Config) complete() error {
+	switch {
+	case c.Artifacts == nil:
+		return errors.New("process.Config: Artifacts is missing; give the registry")
+	case c.Logger == nil:
+		return errors.New("process.Config: Logger is missing; give the node's logger")
+	case c.Clock == nil:
+		return errors.New("process.Config: Clock is missing; give time.Now")
+	case c.Warm < -1:
+		return fmt.Errorf("process.Config: Warm is %d; give -1 for none, or more", c.Warm)
+	case c.MaxSandboxes < 0 || c.Memory < 0 || c.ModuleBytes < 0 || c.Grace < 0:
+		return errors.New("process.Config: a bound is negative; give 0 for the default")
+	}
+	if c.Executable == "" {
+		path, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("process.Config: finding the running program: %v; give Executable", err)
+		}
+		c.Executable = path
+	}
+	if c.Warm == 0 {
+		c.Warm = DefaultWarm
+	}
+	if c.MaxSandboxes == 0 {
+		c.MaxSandboxes = DefaultMaxSandboxes
+	}
+	if c.Memory == 0 {
+		c.Memory = wasm.DefaultMemory
+	}
+	if c.ModuleBytes == 0 {
+		c.ModuleBytes = DefaultModuleBytes
+	}
+	if c.Grace == 0 {
+		c.Grace = DefaultGrace
+	}
+	return nil
+}
+
+// Runner runs versions in sandbox processes. It implements sandbox.Runner.
+type Runner struct {
+	artifacts   Artifacts
+	logger      *slog.Logger
+	clock       func() time.Time
+	grace       time.Duration
+	moduleBytes int64
+	mostMemory  int64 // resident, of one process, in bytes
+	maxBoxes    int
+	stamp       string // tells the sandboxes of one run of the node from another's
+	posture     Posture
+
+	starter   *starter
+	pool      *pool
+	processes sync.WaitGroup // whatever lives as long as a process
+	active    atomic.Int64   // calls under way
+	busy      chan struct{}  // room for one: a call has begun
+	ended     chan struct{}
+	turn      atomic.Int64 // numbers the uses of versions
+	watching  chan struct{}
+
+	mu      sync.Mutex
+	closed  bool
+	tenants map[string]*tenant
+	all     map[*process]struct{}
+}
+
+// New starts the first process, which shows what this machine allows, and begins
+// to keep others ready.
+func New(c Config) (*Runner, error) {
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	r := &Runner{
+		artifacts: c.Artifacts, logger: c.Logger, clock: c.Clock, grace: c.Grace, moduleBytes: c.ModuleBytes,
+		mostMemory: c.Memory + overhead, maxBoxes: c.MaxSandboxes,
+		stamp: strconv.FormatInt(c.Clock().UnixMilli(), 36),
+		busy:  make(chan struct{}, 1), ended: make(chan struct{}), watching: make(chan struct{}),
+		tenants: map[string]*tenant{}, all: map[*process]struct{}{},
+	}
+	var first *child
+	var err error
+	r.starter, err = newStarter(c.Executable, c.Memory, func(c *child) { first = c })
+	if err != nil {
+		return nil, err
+	}
+	r.posture = first.posture
+	r.pool = newPool(max(c.Warm, 0), r.start, c.Logger)
+	if p, err := r.adopt(first); err == nil {
+		r.pool.put(p)
+	}
+	go r.pool.run()
+	go r.watch()
+	return r, nil
+}
+
+// Posture says what separates a sandbox from this machine.
+func (r *Runner) Posture() Posture { return r.posture }
+
+// Process gives the id of the operating system for the process that serves a
+// namespace now, for status pages and tests.
+func (r *Runner) Process(namespace string) (pid int, ok bool) {
+	r.mu.Lock()
+	t := r.tenants[namespace]
+	r.mu.Unlock()
+	if t == nil {
+		return 0, false
+	}
+	p := t.live()
+	if p == nil {
+		return 0, false
+	}
+	return p.child.cmd.Process.Pid, true
+}
+
+func (r *Runner) start() (*process, error) {
+	c, err := r.starter.start()
+	if err != nil {
+		return nil, err
+	}
+	return r.adopt(c)
+}
+
+// adopt takes a process on the books, so that Close finds it.
+func (r *Runner) adopt(c *child) (*process, error) {
+	r.mu.Lock()
+	closed := r.closed
+	var p *process
+	if !closed {
+		p = newProcess(r, c)
+		r.all[p] = struct{}{}
+	}
+	r.mu.Unlock()
+	if closed {
+		_ = c.cmd.Process.Kill()
+		_ = c.conn.Close()
+		c.words.wait()
+		_ = c.cmd.Wait()
+		return nil, errEnded
+	}
+	return p, nil
+}
+
+func (r *Runner) forget(p *process) {
+	r.mu.Lock()
+	delete(r.all, p)
+	r.mu.Unlock()
+}
+
+// enter gives the namespace's tenant, and counts the caller among what Close waits
+// for; processes.Done ends that. It gives nil when the runner is closed.
+func (r *Runner) enter(namespace string) *tenant {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.processes.Add(1)
+	t := r.tenants[namespace]
+	if t == nil {
+		t = &tenant{namespace: namespace, runner: r}
+		r.tenants[namespace] = t
+	}
+	return t
+}
+
+// errFull means that each process is busy with another namespace.
+var errFull = errors.New("all sandboxes are in use; raise the number of sandboxes or try again")
+
+// assign gives a tenant a process that nobody used, making room if need be.
+func (r *Runner) assign(t *tenant) (*process, error) {
+	if err := r.makeRoom(); err != nil {
+		return nil, err
+	}
+	p, err := r.pool.take()
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	p.namespace = t.namespace
+	p.mu.Unlock()
+	p.used.Store(r.turn.Add(1))
+	return p, nil
+}
+
+// makeRoom ends the process that was idle the longest when there are too many.
+func (r *Runner) makeRoom() error {
+	r.mu.Lock()
+	count := 0
+	var idle *process
+	for p := range r.all {
+		p.mu.Lock()
+		taken := p.namespace != "" && !p.dead
+		p.mu.Unlock()
+		if !taken {
+			continue
+		}
+		count++
+		if p.active.Load() == 0 && (idle == nil || p.used.Load() < idle.used.Load()) {
+			idle = p
+		}
+	}
+	r.mu.Unlock()
+	if count < r.maxBoxes {
+		return nil
+	}
+	if idle == nil {
+		return errFull
+	}
+	idle.kill(reasonIdle)
+	return nil
+}
+
+// Prepare implements sandbox.Runner.
+func (r *Runner) Prepare(ctx context.Context, v *function.Version) error {
+	_, err := r.with(ctx, v, func(*process, *load, bool) (bool, *sandbox.Error) { return true, nil })
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+// Invoke implements sandbox.Runner.
+func (r *Runner) Invoke(ctx context.Context, inv *sandbox.Invocation) (sandbox.Result, error) {
+	var res sandbox.Result
+	began := r.clock()
+	cold, err := r.with(ctx, inv.Version, func(p *process, l *load, _ bool) (reached bool, err *sandbox.Error) {
+		began = r.clock()
+		res, reached, err = p.invoke(ctx, inv, l)
+		return reached, err
+	})
+	// What a process says of time is believed as far as it can be true.
+	wall := r.clock().Sub(began)
+	if res.Usage.Wall == 0 || res.Usage.Wall > wall {
+		res.Usage.Wall = max(wall, 0)
+	}
+	res.Usage.Cold = cold
+	if err != nil {
+		return sandbox.Result{Usage: res.Usage}, err
+	}
+	return res, nil
+}
+
+// with calls fn with the version loaded in the namespace's process. When the
+// process ended before the guest was reached, it tries once more on a new one.
+func (r *Runner) with(ctx context.Context, v *function.Version, fn func(*process, *load, bool) (reached bool, err *sandbox.Error)) (bool, *sandbox.Error) {
+	t := r.enter(v.Namespace)
+	if t == nil {
+		return false, &sandbox.Error{Kind: sandbox.Unavailable, Public: "the node is stopping", Cause: errEnded}
+	}
+	defer r.processes.Done()
+	if r.active.Add(1) == 1 {
+		select {
+		case r.busy <- struct{}{}:
+		default:
+		}
+	}
+	defer r.active.Add(-1)
+	for attempt := 0; ; attempt++ {
+		cold, reached, err := r.attempt(ctx, t, v, fn)
+		if err == nil || err.Kind != sandbox.Lost || reached || attempt > 0 {
+			return cold, err
+		}
+	}
+}
+
+func (r *Runner) attempt(ctx context.Context, t *tenant, v *function.Version, fn func(*process, *load, bool) (bool, *sandbox.Error)) (cold, reached bool, failure *sandbox.Error) {
+	p, err := t.process(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return true, false, canceled(ctx)
+		}
+		return true, false, &sandbox.Error{Kind: sandbox.Unavailable, Public: "no sandbox could be had; try again later", Cause: err}
+	}
+	p.active.Add(1)
+	p.used.Store(r.turn.Add(1))
+	defer p.active.Add(-1)
+	l, cold, failure := p.acquire(ctx, v)
+	if failure != nil {
+		if failure.Kind == sandbox.Tampered && cold {
+			r.reportTampered(v, "loading it into "+p.id, "")
+		}
+		return cold, false, failure
+	}
+	defer p.release(v.ID, l)
+	reached, failure = fn(p, l, cold)
+	return cold, reached, failure
+}
+
+func (r *Runner) reportTampered(v *function.Version, where, got string) {
+	r.logger.Error("an artifact does not match its digest",
+		slog.String("function", v.String()), slog.String("version", string(v.ID)),
+		slog.String("artifact", string(v.Artifact)), slog.String("found", got), slog.String("when", where))
+}
+
+// Retire implements sandbox.Runner.
+func (r *Runner) Retire(namespace string, id function.Digest) {
+	r.mu.Lock()
+	t := r.tenants[namespace]
+	r.mu.Unlock()
+	if t == nil {
+		return
+	}
+	if p := t.live(); p != nil {
+		p.retire(id)
+	}
+}
+
+// Close implements sandbox.Runner. It returns when every process has ended.
+func (r *Runner) Close() error {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return nil
+	}
+	r.closed = true
+	all := make([]*process, 0, len(r.all))
+	for p := range r.all {
+		all = append(all, p)
+	}
+	r.mu.Unlock()
+	for _, p := range all {
+		p.kill(errEnded.Error())
+	}
+	r.pool.close()
+	r.processes.Wait()
+	close(r.ended)
+	<-r.watching
+	r.starter.close()
+	return nil
+}
+
+// watchEvery is how often the memory of busy processes is looked at. Guests are
+// bounded from within; this catches what is not, like a compiler gone wild.
+const watchEvery = 100 * time.Millisecond
+
+// watch kills processes that take more memory than they may, while there is work.
+func (r *Runner) watch() {
+	defer close(r.watching)
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-r.busy:
+		case <-r.ended:
+			return
+		}
+		for r.active.Load() > 0 {
+			<-ticker.C
+			for _, p := range r.working() {
+				if got := resident(p.child.cmd.Process.Pid); got > r.mostMemory {
+					p.kill(fmt.Sprintf("it holds %d bytes of memory, the most is %d", got, r.mostMemory))
+				}
+			}
+		}
+	}
+}
+
+func (r *Runner) working() []*process {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var busy []*process
+	for p := range r.all {
+		if p.active.Load() > 0 {
+			busy = append(busy, p)
+		}
+	}
+	return busy
+}

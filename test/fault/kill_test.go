@@ -1,0 +1,186 @@
+// Package fault kills and corrupts a real node and looks for what was lost. It
+// holds tests alone. CASEMATE_KILLS says how often to kill; `make fault` asks for
+// 200, and the everyday run for a few.
+package fault
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/casemate-dev/casemate/api"
+	"github.com/casemate-dev/casemate/test/harness"
+)
+
+func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
+
+// everydayKills is how often the short form kills.
+const everydayKills = 8
+
+// ledger is what the node has acknowledged.
+type ledger struct {
+	mu       sync.Mutex
+	receipts map[string]bool // by id
+	version  string          // the last deployment that was acknowledged
+	pending  string          // artifact body of the deployment under way
+	body     string          // of version
+	keys     []string        // by id
+}
+
+// TestNothingAcknowledgedIsLostToKills kills the node at random moments, its
+// start included, while functions are deployed and called, and then wants every
+// acknowledged deployment, key and receipt back.
+func TestNothingAcknowledgedIsLostToKills(t *testing.T) {
+	kills := everydayKills
+	if s := os.Getenv("CASEMATE_KILLS"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			t.Fatalf("CASEMATE_KILLS: %v", err)
+		}
+		kills = n
+	}
+	seed := uint64(time.Now().UnixNano())
+	rng := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d, %d kills", seed, kills)
+
+	h := harness.NewHome(t)
+	l := &ledger{receipts: map[string]bool{}}
+	total, early := 0, 0
+	deploys := 0
+	for i := range kills {
+		// One start in six is itself cut short.
+		if i > 0 && rng.IntN(6) == 0 {
+			h.KillDuringStart(time.Duration(rng.IntN(250)) * time.Millisecond)
+			early++
+		}
+		n := h.Up()
+		verify(t, n, l, i)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		if l.version == "" {
+			deployOne(ctx, n, l, "first")
+			deploys++
+		}
+		key := n.InvokeKey()
+		for range 3 {
+			client := n.HTTP()
+			wg.Go(func() { callLoop(ctx, t, n, client, l, key) })
+		}
+		wg.Go(func() {
+			for j := 0; ctx.Err() == nil; j++ {
+				deployOne(ctx, n, l, fmt.Sprintf("round %d deploy %d", i, j))
+				deploys++
+				if k, err := n.Client.CreateKey(ctx, api.CreateKey{Name: "kept", Scopes: []string{"read:*/*"}}); err == nil {
+					l.mu.Lock()
+					l.keys = append(l.keys, k.ID)
+					l.mu.Unlock()
+				}
+			}
+		})
+		pause(20*time.Millisecond + time.Duration(rng.IntN(400))*time.Millisecond)
+		n.Kill()
+		cancel()
+		wg.Wait()
+		total++
+	}
+	n := h.Up()
+	verify(t, n, l, kills)
+	for id := range l.receipts {
+		if r, err := n.Client.Receipt(t.Context(), id); err != nil || r.ID != id {
+			t.Fatalf("receipt %s: %+v, %v", id, r, err)
+		}
+	}
+	n.Stop()
+	t.Logf("%d kills under work and %d during the start; %d receipts, %d deployments tried, %d keys: none lost", total, early, len(l.receipts), deploys, len(l.keys))
+	if len(l.receipts) < kills {
+		t.Errorf("only %d receipts in %d rounds: there was no load", len(l.receipts), kills)
+	}
+}
+
+// verify holds a freshly started node against the ledger.
+func verify(t *testing.T, n *harness.Node, l *ledger, round int) {
+	t.Helper()
+	if l.version == "" {
+		return
+	}
+	f, err := n.Client.Function(t.Context(), "default", "app")
+	if err != nil || f.Live == nil {
+		t.Fatalf("round %d: the function is gone: %+v, %v", round, f, err)
+	}
+	a, err := n.Call(t.Context(), n.HTTP(), n.InvokeKey(), "/app", "")
+	if err != nil || a.Status != http.StatusOK {
+		t.Fatalf("round %d: %+v, %v\n%s", round, a, err, n.Output())
+	}
+	// What was under way when the node was killed may have come through or not;
+	// what was acknowledged must have.
+	if f.Live.ID != l.version && a.Body != l.pending {
+		t.Fatalf("round %d: live is %s (%q), acknowledged was %s (%q), under way was %q", round, f.Live.ID, a.Body, l.version, l.body, l.pending)
+	}
+	l.version, l.body = f.Live.ID, a.Body
+	keys, err := n.Client.Keys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[string]bool{}
+	for _, k := range keys {
+		there[k.ID] = true
+	}
+	for _, id := range l.keys {
+		if !there[id] {
+			t.Fatalf("round %d: key %s is gone", round, id)
+		}
+	}
+	// A few receipts of the round before; all of them are looked for at the end.
+	left := 20
+	for id := range l.receipts {
+		if r, err := n.Client.Receipt(t.Context(), id); err != nil || r.ID != id {
+			t.Fatalf("round %d: receipt %s: %+v, %v", round, id, r, err)
+		}
+		if left--; left == 0 {
+			break
+		}
+	}
+}
+
+func deployOne(ctx context.Context, n *harness.Node, l *ledger, body string) {
+	l.mu.Lock()
+	l.pending = body
+	l.mu.Unlock()
+	v, err := n.Deploy(ctx, map[string]harness.Guest{"app": {Body: body}}, nil)
+	if err != nil {
+		return // not acknowledged, so nothing is promised
+	}
+	l.mu.Lock()
+	l.version, l.body = v["app"], body
+	l.mu.Unlock()
+}
+
+func callLoop(ctx context.Context, t *testing.T, n *harness.Node, client *http.Client, l *ledger, key string) {
+	for ctx.Err() == nil {
+		a, err := n.Call(ctx, client, key, "/app", "")
+		if err != nil {
+			return // the node was killed
+		}
+		if a.Status != http.StatusOK {
+			t.Errorf("a call was answered %d %s", a.Status, strings.TrimSpace(a.Body))
+			return
+		}
+		l.mu.Lock()
+		l.receipts[a.Receipt] = true
+		l.mu.Unlock()
+	}
+}
+
+// pause lets a random moment come; there is no event to wait for.
+func pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	<-timer.C
+}

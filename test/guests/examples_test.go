@@ -1,0 +1,149 @@
+package guests
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/casemate-dev/casemate/internal/cli/build"
+	"github.com/casemate-dev/casemate/internal/cli/scaffold"
+)
+
+func (e Example) request() build.Request {
+	return build.Request{
+		Name: e.Function.Name, Dir: e.Dir, Source: e.Function.Source,
+		Runtime: e.Function.Config.Runtime, Entry: e.Function.Config.Entry,
+	}
+}
+
+func TestExamplesAnswerAsPromised(t *testing.T) {
+	t.Parallel()
+	examples, err := Load(examplesDir(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range examples {
+		t.Run(e.Function.Name, func(t *testing.T) {
+			t.Parallel()
+			if filepath.Base(e.Dir) != e.Function.Name {
+				t.Errorf("the function %s lives in the folder %s", e.Function.Name, filepath.Base(e.Dir))
+			}
+			a := mustBuild(t, e.request())
+			if home, err := os.UserHomeDir(); err == nil && bytes.Contains(a.Bytes, []byte(home+"/")) {
+				t.Errorf("the module tells a path below %s", home)
+			}
+			g := newGuest(t, a.Bytes, a.Entry)
+			fastest := time.Hour
+			for _, r := range e.Requests {
+				answer, took := g.ask(t, r)
+				if err := r.Want.Check(answer); err != nil {
+					t.Errorf("%s: %v", r.Name, err)
+				}
+				fastest = min(fastest, took)
+			}
+			t.Logf("%d KiB, built in %v, compiled in %v, fastest call from a new instance %v",
+				len(a.Bytes)>>10, a.Duration.Round(time.Millisecond), g.compile.Round(time.Millisecond), fastest.Round(time.Microsecond))
+		})
+	}
+}
+
+func TestExamplesCoverEveryRuntimeAndEntry(t *testing.T) {
+	t.Parallel()
+	examples, err := Load(examplesDir(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, e := range examples {
+		seen[e.Function.Config.Runtime] = true
+		seen[e.Function.Config.Entry] = true
+	}
+	for _, want := range append(scaffold.Runtimes(), build.EntryHandle) {
+		if !seen[want] {
+			t.Errorf("no example for %s", want)
+		}
+	}
+}
+
+// The glue of an example is the template's, byte for byte, so that a correction in
+// one place cannot be forgotten in the other.
+func TestExamplesGlueDoesNotDrift(t *testing.T) {
+	t.Parallel()
+	glue := []string{"casemate.go", "casemate.c", "casemate.h", "src/casemate.rs", "assembly/casemate.ts"}
+	examples, err := Load(examplesDir(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range examples {
+		fresh := t.TempDir()
+		files, err := scaffold.Write(fresh, e.Function.Name, e.Function.Config.Runtime)
+		if err != nil {
+			t.Fatal(err)
+		}
+		compared := 0
+		for _, name := range files {
+			if !slices.Contains(glue, filepath.ToSlash(name)) {
+				continue
+			}
+			compared++
+			want, err := os.ReadFile(filepath.Join(fresh, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := os.ReadFile(filepath.Join(e.Dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("examples/%s/%s differs from the template", e.Function.Name, name)
+			}
+		}
+		if compared == 0 {
+			t.Errorf("examples/%s: no glue was compared", e.Function.Name)
+		}
+	}
+}
+
+func TestExamplesOwnTestsPass(t *testing.T) {
+	t.Parallel()
+	examples, err := Load(examplesDir(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range examples {
+		if !hasOwnTests(e.Function.Config.Runtime) {
+			continue
+		}
+		t.Run(e.Function.Name, func(t *testing.T) {
+			t.Parallel()
+			ownTests(t, e.Dir, e.Function.Config.Runtime)
+		})
+	}
+}
+
+// hasOwnTests reports whether functions of that runtime come with unit tests in
+// their own language.
+func hasOwnTests(runtime string) bool { return runtime == build.Go || runtime == build.Rust }
+
+// ownTests runs the unit tests of a function's folder.
+func ownTests(t *testing.T, dir, runtime string) {
+	t.Helper()
+	notShort(t)
+	cmd := exec.CommandContext(t.Context(), "go", "test", "./...")
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-buildvcs=false")
+	if runtime == build.Rust {
+		cmd = exec.CommandContext(t.Context(), "cargo", "test", "--quiet")
+		cmd.Env = append(os.Environ(), "CARGO_TARGET_DIR="+t.TempDir())
+	}
+	if _, err := exec.LookPath(cmd.Args[0]); err != nil && os.Getenv(requireToolchains) == "" {
+		t.Skipf("%s is not installed", cmd.Args[0])
+	}
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %v\n%s", cmd.Args, err, out)
+	}
+}

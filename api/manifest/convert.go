@@ -64,10 +64,10 @@ func (p *parse) function(f field) Function {
 	if e := n.get("environment"); e != nil && e.value.kind == object {
 		cfg.Environment = make(map[string]string, len(e.value.fields))
 		for _, v := range e.value.fields {
-			if v.value.kind == text {
+			switch v.value.kind {
+			case text, integer, number: // a number is wrong, and perhaps a secret besides
 				cfg.Environment[v.key] = v.value.value
-			} else if v.value.kind == integer || v.value.kind == number { // wrong, and perhaps a secret besides
-				cfg.Environment[v.key] = v.value.value
+			default: // reported by its kind
 			}
 		}
 	}

@@ -39,7 +39,7 @@ type Function struct {
 // not a valid manifest, and with an error matching fs.ErrNotExist when there is
 // none.
 func Load(path string) (*Manifest, error) {
-	f, err := os.Open(path) //nolint:gosec // the user names the file
+	f, err := os.Open(path)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("reading manifest: there is no %s here; `casemate init NAME` makes one: %w", path, fs.ErrNotExist)

@@ -116,15 +116,16 @@ func TestNoManifest(t *testing.T) {
 func TestOversizedAndOverfullDocumentsEndQuickly(t *testing.T) {
 	t.Parallel()
 	for name, src := range map[string]string{
-		"large":       strings.Repeat("a", MaxSize+1),
-		"many keys":   strings.Repeat("a: b\n", MaxSize/5),
-		"many dashes": strings.Repeat("- \n", MaxSize/3),
-		"deep dashes": strings.Repeat("- ", MaxSize/2),
-		"deep flow":   "a: " + strings.Repeat("[", 9_000) + strings.Repeat("]", 9_000),
-		"deep maps":   strings.Repeat("{a: ", 4_000),
-		"one quote":   `a: "` + strings.Repeat("x", MaxSize-10),
-		"many issues": "functions:\n" + strings.Repeat("  A: {x: y, z: w}\n", 900),
-		"not UTF-8":   "a: \xff",
+		"large":               strings.Repeat("a", MaxSize+1),
+		"many keys":           strings.Repeat("a: b\n", MaxSize/5),
+		"many keys on a line": "{" + strings.Repeat("a: b, ", MaxSize/6-1) + "}",
+		"many dashes":         strings.Repeat("- \n", MaxSize/3),
+		"deep dashes":         strings.Repeat("- ", MaxSize/2),
+		"deep flow":           "a: " + strings.Repeat("[", 9_000) + strings.Repeat("]", 9_000),
+		"deep maps":           strings.Repeat("{a: ", 4_000),
+		"one quote":           `a: "` + strings.Repeat("x", MaxSize-10),
+		"many issues":         "functions:\n" + strings.Repeat("  A: {x: y, z: w}\n", 900),
+		"not UTF-8":           "a: \xff",
 	} {
 		began := time.Now()
 		_, err := Parse(FileName, []byte(src))
@@ -132,7 +133,7 @@ func TestOversizedAndOverfullDocumentsEndQuickly(t *testing.T) {
 		if !errors.As(err, &issues) || len(issues) > maxIssues {
 			t.Errorf("%s: %d issues", name, len(issues))
 		}
-		if took := time.Since(began); took > 5*time.Second { // some milliseconds, but for -race and a busy machine
+		if took := time.Since(began); took > 20*time.Second { // half a second at most, but for -race and a busy machine
 			t.Errorf("%s took %v", name, took)
 		}
 		if name == "large" && issues[0].Message != "the manifest is larger than 1 MiB" {
@@ -305,7 +306,7 @@ func TestRandomCredentialsAreRecognised(t *testing.T) {
 		"base64url, 32 bytes": func() string { return base64.RawURLEncoding.EncodeToString(b[:32]) },
 		"base32, 32 bytes":    func() string { return base32.StdEncoding.EncodeToString(b[:32]) },
 	} {
-		const rounds = 2000
+		const rounds = 500
 		missed := 0
 		for range rounds {
 			if _, err := rand.Read(b); err != nil {

@@ -22,6 +22,7 @@ const (
 	// maxTokens bounds a manifest's parts: the YAML parser's work grows with the
 	// square of their number. A hundred full functions take about half of it.
 	maxTokens = 20_000
+	maxLines  = 20_000
 	maxDepth  = 16 // of nesting; the format needs seven
 )
 
@@ -93,6 +94,10 @@ func (p *parse) read(src []byte) *node {
 	src = bytes.TrimPrefix(src, []byte("\xef\xbb\xbf"))
 	src = bytes.ReplaceAll(src, []byte("\r\n"), []byte("\n"))
 	p.lines = strings.Split(string(src), "\n")
+	if len(p.lines) > maxLines {
+		p.add(place{line: maxLines + 1}, "", "", fmt.Sprintf("the manifest has more than %d lines", maxLines), "split it: each folder can have a manifest of its own")
+		return nil
+	}
 	if !p.characters() {
 		return nil
 	}
@@ -118,8 +123,7 @@ func (p *parse) read(src []byte) *node {
 	return root
 }
 
-// tokenize reads little more than maxTokens of the source's parts: reading all of
-// a megabyte takes half a second.
+// tokenize reads little more than maxTokens of the source's parts.
 func tokenize(src string) (tokens token.Tokens) {
 	var s scanner.Scanner
 	s.Init(src)

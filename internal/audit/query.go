@@ -22,10 +22,10 @@ const (
 )
 
 const (
-	firstWindow = time.Minute // how far back a search for the newest looks at first
-	windowGrows = 8           // by how much it looks farther each time
-	idSlack     = time.Minute // by which clocks may have been set back since an id was drawn
-	settle      = 50 * time.Millisecond
+	firstWindow = time.Minute           // how far back a search for the newest looks at first
+	windowGrows = 8                     // by how much it looks farther each time
+	idSlack     = time.Minute           // by which clocks may have been set back since an id was drawn
+	settle      = 50 * time.Millisecond // how long Stream waits for the rest of a flush before it reads
 )
 
 // Query selects records.

@@ -36,11 +36,15 @@ type memory struct {
 	fail    error
 	after   error // returned although the record was added, once
 	added   chan struct{}
+	before  func() // called at the beginning of Append, when set
 }
 
 func newMemory() *memory { return &memory{ids: map[string]bool{}, added: make(chan struct{})} }
 
 func (m *memory) Append(_ context.Context, ns, fn, id string, data []byte) error {
+	if m.before != nil {
+		m.before()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fail != nil {
@@ -431,6 +435,38 @@ func TestQueuesAreEmptyAfterAFlush(t *testing.T) {
 	ok(t, r.Flush(t.Context()))
 	if r.waiting != 0 || r.logs.bytes != 0 {
 		t.Fatalf("%d bytes of receipts and %d of lines still counted", r.waiting, r.logs.bytes)
+	}
+}
+
+// Whoever sees a receipt in its stream finds the lines of its invocation in
+// theirs, also those of an invocation that ends while a flush is under way.
+func TestReceiptIsNeverInItsStreamBeforeItsLines(t *testing.T) {
+	t.Parallel()
+	receipts, logs := newMemory(), newMemory()
+	r := open(t, t.TempDir(), receipts, logs)
+	invocation := func() {
+		r.Log(LogLine{Time: time.Now(), Namespace: "default", Function: "x", Text: "line"})
+		ok(t, r.Record(t.Context(), receipt("x")))
+	}
+	var once sync.Once
+	logs.before = func() { once.Do(invocation) }
+	lineCount := func() (n int) {
+		ok(t, logs.Read(t.Context(), state.LogFilter{}, func(rec state.LogRecord) bool { n += bytes.Count(rec.Data, []byte{'\n'}); return true }))
+		return n
+	}
+	receipts.before = func() {
+		if done := len(receiptIDs(t, receipts)); lineCount() < done+1 {
+			t.Errorf("receipt %d comes when %d lines are there", done+1, lineCount())
+		}
+	}
+	invocation()
+	ok(t, r.Flush(t.Context()))
+	if n := len(receiptIDs(t, receipts)); n != 1 {
+		t.Errorf("%d receipts after the first flush, but %d lines", n, lineCount())
+	}
+	ok(t, r.Flush(t.Context()))
+	if n := len(receiptIDs(t, receipts)); n != 2 || lineCount() != 2 {
+		t.Errorf("%d receipts, %d lines", n, lineCount())
 	}
 }
 

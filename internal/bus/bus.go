@@ -34,6 +34,7 @@ const (
 
 	maxPayload   = 8 << 20 // MaxValue, digest and headers fit in it
 	maxMemory    = 16 << 20
+	maxStore     = 1 << 60          // Config.MinFree bounds it; else the server reserves each log's bound at once
 	startTimeout = 2 * time.Minute  // reading the index of large streams takes time
 	callTimeout  = 30 * time.Second // of one request to the server when the context has no deadline
 	maxWarnings  = 100
@@ -163,6 +164,7 @@ func options(cfg Config, key string) *server.Options {
 		StoreDir:               cfg.Dir,
 		JetStreamKey:           key,
 		JetStreamCipher:        server.AES,
+		JetStreamMaxStore:      maxStore,
 		JetStreamMaxMemory:     maxMemory, // for the state of readers; no stream lives in memory
 		SyncAlways:             true,      // else acknowledged writes die with the power
 		DisableJetStreamBanner: true,

@@ -238,6 +238,16 @@ func TestFullDiskIsATypedErrorAndReadsGoOn(t *testing.T) {
 	wantErr(t, b.Check(t.Context()), state.ErrFull)
 }
 
+// A log's bound is no reservation: a small disk does not keep the node from
+// starting.
+func TestLogMayBeBoundedBeyondTheDisk(t *testing.T) {
+	t.Parallel()
+	b := start(t, t.TempDir())
+	l, err := b.Log(t.Context(), LogConfig{Name: "large", SubjectPrefix: "large", MaxAge: time.Hour, MaxBytes: 1 << 50})
+	ok(t, err)
+	ok(t, l.Append(t.Context(), "a", "x", "1", []byte("x")))
+}
+
 func TestCheckAndVersion(t *testing.T) {
 	t.Parallel()
 	b := start(t, t.TempDir())

@@ -34,8 +34,14 @@ func (a *app) configCommand() *cobra.Command {
 		Args: cobra.ArbitraryArgs,
 	}
 	cmd.RunE = a.group(cmd)
-	cmd.AddCommand(
-		&cobra.Command{
+	cmd.AddCommand(a.manifestCommands()...)
+	cmd.AddCommand(a.contextCommands()...)
+	return cmd
+}
+
+func (a *app) manifestCommands() []*cobra.Command {
+	return []*cobra.Command{
+		{
 			Use:   "validate [PATH]",
 			Short: "Check a manifest without deploying",
 			Long: text(`
@@ -51,7 +57,7 @@ func (a *app) configCommand() *cobra.Command {
 			Args: cobra.ArbitraryArgs,
 			RunE: a.run(arguments{0, 1, "a PATH at most"}, a.configValidate),
 		},
-		&cobra.Command{
+		{
 			Use:   "schema",
 			Short: "Print the JSON Schema of casemate.yaml",
 			Long: text(`
@@ -66,7 +72,12 @@ func (a *app) configCommand() *cobra.Command {
 				return err
 			}),
 		},
-		&cobra.Command{
+	}
+}
+
+func (a *app) contextCommands() []*cobra.Command {
+	return []*cobra.Command{
+		{
 			Use:   "contexts",
 			Short: "List the nodes you know",
 			Long: text(`
@@ -79,7 +90,7 @@ func (a *app) configCommand() *cobra.Command {
 			Args:    cobra.ArbitraryArgs,
 			RunE:    a.run(arguments{}, a.configContexts),
 		},
-		&cobra.Command{
+		{
 			Use:     "use NAME",
 			Short:   "Make a context the current one",
 			Long:    "Use makes a context the one that commands talk to when none is named.",
@@ -94,7 +105,7 @@ func (a *app) configCommand() *cobra.Command {
 			}),
 		},
 		a.configAddCommand(),
-		&cobra.Command{
+		{
 			Use:     "remove NAME",
 			Short:   "Forget a context",
 			Long:    "Remove forgets a node, with the key for it. The node itself is left alone, and so\nis its key: revoke that with casemate key revoke.",
@@ -108,7 +119,7 @@ func (a *app) configCommand() *cobra.Command {
 				return a.said("removed", args[0], "forgot %s\n")
 			}),
 		},
-		&cobra.Command{
+		{
 			Use:     "path",
 			Short:   "Print where the client configuration lies",
 			Long:    "Path prints the file that holds the contexts: $CASEMATE_CONFIG, or\ncasemate/config.json under $XDG_CONFIG_HOME or ~/.config.",
@@ -121,8 +132,8 @@ func (a *app) configCommand() *cobra.Command {
 				}
 				return a.said("path", path, "%s\n")
 			}),
-		})
-	return cmd
+		},
+	}
 }
 
 // said prints one value, as {"key": value} in JSON.

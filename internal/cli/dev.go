@@ -316,7 +316,7 @@ func (s *devSession) deploy(ctx context.Context, fns []manifest.Function, start 
 		steps.Close()
 		return a.buildSaid(err)
 	}
-	built := a.env.Clock()
+	ready := a.env.Clock()
 	if err := a.upload(ctx, s.client, bs, steps); err != nil {
 		return err
 	}
@@ -330,7 +330,7 @@ func (s *devSession) deploy(ctx context.Context, fns []manifest.Function, start 
 	steps.Close()
 	end := a.env.Clock()
 	c := a.p.Err()
-	took := c.Dim(fmt.Sprintf("%s: build %s, node %s", output.Duration(end.Sub(start)), output.Duration(built.Sub(start)), output.Duration(end.Sub(built))))
+	took := c.Dim(fmt.Sprintf("%s: build %s, node %s", output.Duration(end.Sub(start)), output.Duration(ready.Sub(start)), output.Duration(end.Sub(ready))))
 	for _, d := range applied.Functions {
 		if !d.Changed && !first {
 			a.p.Notef("%s %s is as it was  %s\n", c.Dim("="), c.Bold(d.Name), took)

@@ -10,7 +10,7 @@ import (
 )
 
 func (a *app) trustCommand() *cobra.Command {
-	var print, undo, yes bool
+	var show, undo, yes bool
 	cmd := &cobra.Command{
 		Use:   "trust",
 		Short: "Let this machine's programs accept a node's certificate",
@@ -33,13 +33,13 @@ func (a *app) trustCommand() *cobra.Command {
 		`),
 		Args: cobra.ArbitraryArgs,
 		RunE: a.run(arguments{}, func(ctx context.Context, _ []string) error {
-			if print {
+			if show {
 				return a.trustPrint()
 			}
 			return a.trust(ctx, undo, yes)
 		}),
 	}
-	cmd.Flags().BoolVar(&print, "print", false, "Only show the authority's file and how to use it")
+	cmd.Flags().BoolVar(&show, "print", false, "Only show the authority's file and how to use it")
 	cmd.Flags().BoolVar(&undo, "uninstall", false, "Take the authority out again")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "Do not ask")
 	return cmd

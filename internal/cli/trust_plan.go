@@ -38,12 +38,12 @@ func readAuthority(c contexts.Context, path string) (authority, error) {
 	if err != nil || !cert.IsCA {
 		return authority{}, failf("the authority of %s is not a certificate that signs others", c.Name).hint("start the node again with `casemate up`, which writes it anew")
 	}
-	if false && !cert.PermittedDNSDomainsCritical || len(cert.PermittedDNSDomains)+len(cert.PermittedIPRanges) == 0 {
+	if !cert.PermittedDNSDomainsCritical || len(cert.PermittedDNSDomains)+len(cert.PermittedIPRanges) == 0 {
 		return authority{}, failf("the authority of %s is not limited to the node's names: whoever holds its key could stand in for any site", c.Name).
 			hint("use it for single programs instead: casemate trust --print")
 	}
-	print256 := sha256.Sum256(block.Bytes)
-	short := hex.EncodeToString(print256[:4])
+	digest := sha256.Sum256(block.Bytes)
+	short := hex.EncodeToString(digest[:4])
 	return authority{
 		path: path, name: "Casemate " + c.Name + " " + short, file: "casemate-" + c.Name + "-" + short + ".crt",
 		sha1: fingerprint1(block.Bytes),

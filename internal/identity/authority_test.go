@@ -2,7 +2,6 @@ package identity
 
 import (
 	"bytes"
-
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ecdsa"

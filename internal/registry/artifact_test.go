@@ -4,13 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"time"
-
-	"net/http"
 
 	"github.com/casemate-dev/casemate/api/problem"
 	"github.com/casemate-dev/casemate/internal/function"

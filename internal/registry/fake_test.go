@@ -11,10 +11,11 @@ import (
 	"sync"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/casemate-dev/casemate/api/problem"
 	"github.com/casemate-dev/casemate/internal/function"
 	"github.com/casemate-dev/casemate/internal/state"
-	"pgregory.net/rapid"
 )
 
 var errInjected = errors.New("injected failure")

@@ -7,9 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/casemate-dev/casemate/api/problem"
 	"github.com/casemate-dev/casemate/internal/function"
-	"pgregory.net/rapid"
 )
 
 // model is the registry in its simplest words. Nothing in it is shared with the

@@ -90,6 +90,9 @@ func (s *show) run(ctx context.Context, examplesDir string) (err error) {
 
 	s.say("\nBuilding and deploying the examples")
 	deployed, err := s.deploy(ctx, examples)
+	if ctx.Err() != nil {
+		return errors.New("interrupted before every example was deployed")
+	}
 	if err != nil {
 		return err
 	}
@@ -186,7 +189,7 @@ func (s *show) deploy(ctx context.Context, examples []guests.Example) ([]guests.
 	var deployed []guests.Example
 	for _, e := range examples {
 		f := e.Function
-		fmt.Fprintf(s.out, "  %-12s %-16s", f.Name, f.Config.Runtime)
+		_, _ = fmt.Fprintf(s.out, "  %-12s %-16s", f.Name, f.Config.Runtime)
 		err := build.Check(ctx, build.Request{
 			Name: f.Name, Dir: e.Dir, Source: f.Source, Runtime: f.Config.Runtime, Entry: f.Config.Entry,
 		})
@@ -225,5 +228,5 @@ func (s *show) createKey(ctx context.Context) error {
 }
 
 func (s *show) say(format string, args ...any) {
-	fmt.Fprintf(s.out, strings.TrimRight(format, " ")+"\n", args...)
+	_, _ = fmt.Fprintf(s.out, strings.TrimRight(format, " ")+"\n", args...)
 }

@@ -23,6 +23,7 @@ const (
 
 	startWithin = 60 * time.Second
 	stopWithin  = 30 * time.Second
+	endWithin   = 5 * time.Second // for a command that was interrupted
 	pollEvery   = 50 * time.Millisecond
 	lastLines   = 20 // of the node's log, shown when something went wrong
 )
@@ -155,6 +156,9 @@ func (s *show) casemate(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, s.program, append(args, "-o", "json", "--context", contextName)...)
 	var out, said bytes.Buffer
 	cmd.Env, cmd.Stdout, cmd.Stderr = s.environment(), &out, &said
+	// Interrupted, it stops the compilers it started; killed, it could not.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = endWithin
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("casemate %s: %v\n%s", args[0], err, strings.TrimSpace(said.String()))
 	}

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/casemate-dev/casemate/internal/sandbox/sandboxtest"
 )
@@ -237,16 +236,4 @@ func fields(t *testing.T, path string) map[string]string {
 		}
 	}
 	return m
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-tick.C {
-		if ok() {
-			return
-		}
-	}
-	t.Errorf("it never happened: %s", what)
 }

@@ -120,45 +120,6 @@ func FuzzSplitAnswer(f *testing.F) {
 	})
 }
 
-// TestStuckSandboxIsKilled stops a process so that it answers nothing: the caller
-// gets its own reason, its neighbours learn that the sandbox is lost, and the next
-// call works.
-func TestStuckSandboxIsKilled(t *testing.T) {
-	t.Parallel()
-	s := &sandboxtest.Store{}
-	r := newRunner(t, s, func(c *Config) { c.Grace = 200 * time.Millisecond })
-	b := &sandboxtest.Bench{T: t, Runner: r, Store: s}
-	v := b.Version(sandboxtest.Hello(), sandboxtest.Within(300*time.Millisecond))
-	patient := b.Version(sandboxtest.Sleep())
-	b.Want(v, "hello")
-	if err := r.Prepare(context.Background(), patient); err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() { b.WantKind(b.Invoke(patient, ""), sandbox.Lost) })
-	eventually(t, "the neighbour runs", func() bool { return r.active.Load() == 1 })
-	freeze(t, r)
-	b.WantKind(b.Invoke(v, ""), sandbox.Timeout)
-	wg.Wait()
-	b.Want(v, "hello")
-
-	freeze(t, r)
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	b.WantKind(b.InvokeContext(ctx, v, ""), sandbox.Canceled)
-	b.Want(v, "hello")
-}
-
-// TestSandboxOverItsMemoryIsKilled lowers the bound below what any process has.
-func TestSandboxOverItsMemoryIsKilled(t *testing.T) {
-	t.Parallel()
-	s := &sandboxtest.Store{}
-	r := newRunner(t, s, func(c *Config) { c.Memory = 64 << 20 })
-	r.mostMemory = 1 << 20
-	b := &sandboxtest.Bench{T: t, Runner: r, Store: s}
-	b.WantKind(b.Invoke(b.Version(sandboxtest.Sleep()), ""), sandbox.Lost)
-}
-
 // TestGuestsShareABudget runs more guests at once than the process may hold.
 func TestGuestsShareABudget(t *testing.T) {
 	t.Parallel()
@@ -186,6 +147,31 @@ func TestTamperedArtifactIsRefusedBeforeItIsHandedOver(t *testing.T) {
 	b.WantKind(b.Invoke(v, ""), sandbox.Tampered)
 	if !strings.Contains(log.String(), string(v.Artifact)) || !strings.Contains(log.String(), "reading it from the store") {
 		t.Errorf("nobody was told: %s", log.String())
+	}
+}
+
+// killer is a store that ends the process for which it is asked, once.
+type killer struct {
+	*sandboxtest.Store
+	once sync.Once
+	kill func()
+}
+
+func (k *killer) Artifact(ctx context.Context, d function.Digest) ([]byte, error) {
+	k.once.Do(k.kill)
+	return k.Store.Artifact(ctx, d)
+}
+
+// TestCallBeforeTheGuestStartedIsRepeated loses the sandbox while the version is
+// being loaded: the guest never started, so the caller need not know.
+func TestCallBeforeTheGuestStartedIsRepeated(t *testing.T) {
+	t.Parallel()
+	k := &killer{Store: &sandboxtest.Store{}}
+	r := newRunner(t, k)
+	k.kill = func() { kill(t, r, "alpha") }
+	b := &sandboxtest.Bench{T: t, Runner: r, Store: k.Store}
+	if u := b.Want(b.Version(sandboxtest.Hello()), "hello").Usage; !u.Cold {
+		t.Errorf("usage says %+v", u)
 	}
 }
 

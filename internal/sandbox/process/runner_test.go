@@ -64,3 +64,15 @@ func TestConformance(t *testing.T) {
 		Kill: kill,
 	})
 }
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-tick.C {
+		if ok() {
+			return
+		}
+	}
+	t.Errorf("it never happened: %s", what)
+}

@@ -92,10 +92,11 @@ func wantTimeout(b *Bench, code []byte) {
 
 func wantCancel(b *Bench, code []byte) {
 	b.T.Helper()
-	v := b.Version(code)
+	v, good := b.Version(code), b.Version(Hello())
 	if err := b.Runner.Prepare(context.Background(), v); err != nil {
 		b.T.Fatalf("preparing: %v", err)
 	}
+	box := b.Want(good, "hello").Usage.Sandbox
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	began := time.Now()
@@ -103,6 +104,9 @@ func wantCancel(b *Bench, code []byte) {
 	b.WantKind(o, sandbox.Canceled)
 	if took := time.Since(began); took > stopsWithin {
 		b.T.Errorf("it was stopped after %v", took)
+	}
+	if after := b.Want(good, "hello").Usage.Sandbox; after != box {
+		b.T.Errorf("a canceled guest cost its neighbours the sandbox: %s, then %s", box, after)
 	}
 	again, cancelAgain := context.WithCancel(context.Background())
 	cancelAgain()

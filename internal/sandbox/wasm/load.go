@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/casemate-dev/casemate/internal/function"
@@ -100,7 +102,8 @@ func (v *version) compile(code []byte) (err error) {
 	if err := v.srv.exportTick(ctx, v.runtime); err != nil {
 		return err
 	}
-	v.compiled, err = v.runtime.CompileModule(ctx, code)
+	// A Go module has thousands of functions; who has just saved a file waits.
+	v.compiled, err = v.runtime.CompileModule(experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0)), code)
 	return err
 }
 

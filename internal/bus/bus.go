@@ -308,6 +308,7 @@ func (b *Bus) failure(doing string, err error) error {
 			if full := b.room(doing); errors.Is(full, ErrFull) {
 				return full
 			}
+		default: // every other one is told as it is
 		}
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {

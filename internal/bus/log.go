@@ -15,11 +15,11 @@ import (
 	"github.com/casemate-dev/casemate/internal/state"
 )
 
-// Filter and Record are those of the package state, under their name here.
-type (
-	Filter = state.LogFilter
-	Record = state.LogRecord
-)
+// Filter selects records of a Log.
+type Filter = state.LogFilter
+
+// Record is one record of a Log.
+type Record = state.LogRecord
 
 const (
 	// DedupWindow is how long a Log remembers the ids of its records, at most.

@@ -12,12 +12,15 @@ type serverLog struct{ log *slog.Logger }
 func (l serverLog) Noticef(format string, v ...any) {
 	l.log.Debug("bus server", "text", fmt.Sprintf(format, v...))
 }
+
 func (l serverLog) Warnf(format string, v ...any) {
 	l.log.Warn("bus server", "text", fmt.Sprintf(format, v...))
 }
+
 func (l serverLog) Errorf(format string, v ...any) {
 	l.log.Error("bus server", "text", fmt.Sprintf(format, v...))
 }
+
 func (l serverLog) Fatalf(format string, v ...any) {
 	l.log.Error("bus server", "text", fmt.Sprintf(format, v...))
 }

@@ -239,7 +239,7 @@ func (s *devSession) work(ctx context.Context) error {
 	changes, failed, logsEnded := make(chan change), make(chan error, 1), make(chan struct{})
 	go func() { failed <- w.run(ctx, a.env.Clock, changes) }()
 	go func() { defer close(logsEnded); s.follow(ctx) }()
-	defer func() { stop(); <-failed; <-logsEnded }()
+	defer func() { stop(); _, _ = <-failed, <-logsEnded }()
 	a.p.Notef("%s\n", a.p.Err().Dim("watching for changes; Ctrl-C ends"))
 	for {
 		select {

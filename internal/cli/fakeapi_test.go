@@ -117,14 +117,14 @@ func (n *fakeNode) invoke(r *http.Request) (any, error) {
 		WallMillis: 3.25, CPUMillis: 2.5, MemoryPeak: 4 << 20, BytesIn: int64(len(in.Body)), Status: 200, Outcome: "ok",
 	}
 	res := api.InvocationResult{Status: 200, Headers: map[string][]string{"content-type": {"text/plain"}}, Body: in.Body, Log: []string{"saw it"}}
-	switch body := string(in.Body); {
-	case body == "crash":
+	switch body := string(in.Body); body {
+	case "crash":
 		return nil, problem.New(problem.FunctionCrashed, "it ended with exit code 2")
-	case body == "teapot":
+	case "teapot":
 		res.Status, rc.Status = 418, 418
-	case body == "busy":
+	case "busy":
 		return nil, problem.New(problem.TooManyRequests, "64 at once").After(3 * time.Second)
-	case body == "echo":
+	case "echo":
 		b, err := json.Marshal(in)
 		if err != nil {
 			return nil, err

@@ -142,7 +142,7 @@ func (a *app) group(cmd *cobra.Command) func(*cobra.Command, []string) error {
 		f := usagef("%s has no command %q", cmd.CommandPath(), args[0]).hint("%s --help", cmd.CommandPath())
 		cmd.SuggestionsMinimumDistance = 2
 		if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-			f.hint("did you mean `%s %s`?", cmd.CommandPath(), s[0])
+			f = f.hint("did you mean `%s %s`?", cmd.CommandPath(), s[0])
 		}
 		a.err = f
 		return nil

@@ -39,7 +39,8 @@ func (g *Gateway) account(x *exchange) {
 		slog.String("principal", x.principal.String()),
 		slog.String("receipt", x.receipt),
 		slog.String("remote", remoteIP(x.r.RemoteAddr)),
-		{}, {},
+		{},
+		{},
 	}
 	n := len(attrs) - 2
 	if x.failure != nil {

@@ -7,9 +7,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/casemate-dev/casemate/api/problem"
 	"github.com/casemate-dev/casemate/internal/function"
-	"pgregory.net/rapid"
 )
 
 func ref(name string) function.Ref { return function.Ref{Namespace: "default", Name: name} }

@@ -41,6 +41,10 @@ const (
 	logsMaxBytes     int64 = 1 << 30
 )
 
+// collectEvery is how often what nothing needs any more is looked for; opening
+// the registry does it too.
+const collectEvery = time.Hour
+
 // gcPercent trades a little CPU for an idle node that stays small: what the node
 // keeps alive is a few megabytes, so collecting at +50 % is cheap.
 const gcPercent = 50
@@ -250,7 +254,7 @@ func (n *node) ensureAdministrator(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("creating the administrator's key: %v", err)
 	}
-	n.issuedKey = string(secret)
+	n.issuedKey = secret
 	n.log.Info("administrator key issued", "key", key.ID)
 	return nil
 }
@@ -265,7 +269,38 @@ func (n *node) openRegistry(ctx context.Context) error {
 		return err
 	}
 	n.registry, err = registry.Open(ctx, registry.Config{Store: store, Blobs: blobs, Clock: n.clock, Logger: n.log})
-	return err
+	if err != nil {
+		return err
+	}
+	collecting, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		n.collect(collecting)
+	}()
+	n.onStop("stop collecting", func(context.Context) error {
+		stop()
+		<-done
+		return nil
+	})
+	return nil
+}
+
+// collect removes, now and then, the artifacts and versions that nothing needs
+// any more.
+func (n *node) collect(ctx context.Context) {
+	tick := time.NewTicker(collectEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := n.registry.Collect(ctx); err != nil && ctx.Err() == nil {
+				n.log.Warn("collecting what nothing needs any more", "error", err)
+			}
+		}
+	}
 }
 
 func (n *node) startSandboxes(context.Context) error {

@@ -36,6 +36,8 @@ func (n *node) status(ctx context.Context) api.Status {
 		Healthy:  state == "ready",
 	}
 	s.Sandbox = n.posture()
+	s.Warnings = append(s.Warnings, n.bus.Warnings()...)
+	s.Warnings = append(s.Warnings, n.recorder.Warnings()...)
 	for _, f := range n.registry.Faults() {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("stored value %s refused: %s", f.Key, f.Reason))
 	}

@@ -121,8 +121,10 @@ func refuseUsed(dir, keyFile string) error {
 	}
 	for _, e := range entries {
 		if e.IsDir() && e.Name() != "lost+found" {
-			return &KeyError{keyFile, fmt.Sprintf("%s holds data (%s) but no %s to check the key against", dir, e.Name(), CanaryFile),
-				"restore " + CanaryFile + " from your backup, or start with an empty data directory"}
+			return &KeyError{
+				keyFile, fmt.Sprintf("%s holds data (%s) but no %s to check the key against", dir, e.Name(), CanaryFile),
+				"restore " + CanaryFile + " from your backup, or start with an empty data directory",
+			}
 		}
 	}
 	return nil

@@ -90,8 +90,10 @@ func Open(dir, keyFile string) (*Vault, error) {
 	case !errors.Is(err, os.ErrNotExist):
 		return nil, err
 	case !fresh:
-		return nil, &KeyError{keyFile, "the file is missing, but the data directory was written with a root key",
-			"restore it from your backup, or start with an empty data directory"}
+		return nil, &KeyError{
+			keyFile, "the file is missing, but the data directory was written with a root key",
+			"restore it from your backup, or start with an empty data directory",
+		}
 	case !own:
 		return nil, &KeyError{keyFile, "the file is missing", "put the root key there, or give no key file to have one made"}
 	default:
@@ -174,8 +176,10 @@ func (v *Vault) writeCanary(dir, file string) error {
 }
 
 func (v *Vault) checkCanary(keyFile string, text []byte) error {
-	damaged := &KeyError{keyFile, "the file " + CanaryFile + " in the data directory is damaged, so the key cannot be checked",
-		"restore " + CanaryFile + " from your backup"}
+	damaged := &KeyError{
+		keyFile, "the file " + CanaryFile + " in the data directory is damaged, so the key cannot be checked",
+		"restore " + CanaryFile + " from your backup",
+	}
 	line, ok := onlyLine(text)
 	if !ok {
 		return damaged
@@ -190,8 +194,10 @@ func (v *Vault) checkCanary(keyFile string, text []byte) error {
 	}
 	plain, err := v.Open(canaryContext, sealed)
 	if err != nil || string(plain) != canaryText {
-		return &KeyError{keyFile, "this is not the root key that the data directory was written with",
-			"restore the right root key from your backup, or start with an empty data directory"}
+		return &KeyError{
+			keyFile, "this is not the root key that the data directory was written with",
+			"restore the right root key from your backup, or start with an empty data directory",
+		}
 	}
 	return nil
 }

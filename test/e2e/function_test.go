@@ -165,8 +165,12 @@ func TestKeysAreAskedForAndRevokedAtOnce(t *testing.T) {
 		key, path string
 		want      int
 	}{
-		{"", "/open", 200}, {"", "/closed", 401}, {"cm_nonsense", "/closed", 401}, {narrow.Secret, "/closed", 403},
-		{wide.Secret, "/closed", 200}, {wide.Secret, "/nothing", 404},
+		{"", "/open", 200},
+		{"", "/closed", 401},
+		{"cm_nonsense", "/closed", 401},
+		{narrow.Secret, "/closed", 403},
+		{wide.Secret, "/closed", 200},
+		{wide.Secret, "/nothing", 404},
 	} {
 		if got := call(tc.key, tc.path); got != tc.want {
 			t.Errorf("%s: %d, want %d", tc.path, got, tc.want)

@@ -91,8 +91,8 @@ func TestLongBodiesPayForTheirLength(t *testing.T) {
 	if got := spend(t, locals, 0); got < 30_000 {
 		t.Errorf("thirty thousand locals cost %d", got)
 	}
-	var wide []byte // types 1: (i32 × 500) -> (i32 × 500)
-	wide = bytes.Repeat([]byte{i32}, 500)
+	// Type 1 is (i32 × 500) -> (i32 × 500).
+	wide := bytes.Repeat([]byte{i32}, 500)
 	values := bytes.Repeat([]byte{0x41, 0}, 500)
 	drops := bytes.Repeat([]byte{0x1a}, 500)
 	moved := module(types(sig(vals(i32), nil), sig(wide, wide)), functions(0), f,

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"strconv"
 	"syscall"
 
@@ -66,6 +67,17 @@ func (b *bench) noop(ctx context.Context) (*target, error) {
 func serveNoop(port, dir, keyFile string) error {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
+	if file := os.Getenv("BENCH_PROFILE"); file != "" { // for go tool pprof
+		f, err := os.Create(file)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	return node.Run(ctx, node.Options{
 		DataDir: filepath.Join(dir, "data"), Gateway: "127.0.0.1:" + port, Control: "127.0.0.1:0",
 		Runner: noopRunner{},

@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"text/template"
 	"time"
@@ -82,7 +83,7 @@ func freePort() (int, error) {
 // spawn starts a program in a process group of its own; stopping it ends all of
 // the group.
 func (b *bench) spawn(name string, argv []string, env ...string) (pid int, stop func(), err error) {
-	log, err := os.Create(filepath.Join(b.dir, name+".log"))
+	log, err := os.Create(filepath.Join(b.dir, strings.ReplaceAll(name, "/", "-")+".log"))
 	if err != nil {
 		return 0, nil, err
 	}

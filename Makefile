@@ -36,20 +36,18 @@ check: tools
 .PHONY: test
 test: tools build
 	@$(TOOLS)/golangci-lint run
-	@CGO_ENABLED=1 $(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg -- -race -timeout 14m $(PKGS)
-	@$(MAKE) --no-print-directory vuln
-	@$(MAKE) --no-print-directory run ONESHOT=1
+	@CGO_ENABLED=1 CASEMATE_BIN=$(CURDIR)/$(BIN) $(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg -- -race -timeout 14m $(PKGS)
 
 ## e2e: the end-to-end tests against the built binary
 .PHONY: e2e
 e2e: build
-	@go test -count=1 -timeout 10m ./test/e2e/...
+	@CASEMATE_BIN=$(CURDIR)/$(BIN) go test -count=1 -timeout 10m ./test/e2e/...
 
 ## fault: kill and corrupt at random; KILLS=n (200)
 KILLS ?= 200
 .PHONY: fault
 fault: build
-	@CASEMATE_KILLS=$(KILLS) go test -count=1 -timeout 60m -v ./test/fault/...
+	@CASEMATE_BIN=$(CURDIR)/$(BIN) CASEMATE_KILLS=$(KILLS) go test -count=1 -timeout 60m -v ./test/fault/...
 
 ## fuzz: every fuzz target for FUZZTIME each (30s)
 FUZZTIME ?= 30s
@@ -73,10 +71,11 @@ generate:
 	@go run ./docs/generate
 	@go test -count=1 -run TestForeignModulesChangeOnPurpose ./test/architecture -update
 
-## vuln: known vulnerabilities in what we link, from a local database (VULNDB=file:///…) when one is given
+## vuln: known vulnerabilities in what we link, from the database at VULNDB (https://vuln.go.dev)
+VULNDB ?= https://vuln.go.dev
 .PHONY: vuln
 vuln: tools
-	@test/govulncheck
+	@$(TOOLS)/govulncheck -db $(VULNDB) ./...
 
 ## tools: build the pinned tools
 .PHONY: tools

@@ -40,6 +40,9 @@ type ledger struct {
 // start included, while functions are deployed and called, and then wants every
 // acknowledged deployment, key and receipt back.
 func TestNothingAcknowledgedIsLostToKills(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills take their time; make test and make fault run them")
+	}
 	kills := everydayKills
 	if s := os.Getenv("CASEMATE_KILLS"); s != "" {
 		n, err := strconv.Atoi(s)

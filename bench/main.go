@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -49,6 +50,11 @@ func run() error {
 	flag.Parse()
 	if *only != "" {
 		cfg.only = strings.Split(*only, ",")
+	}
+	for program, pkg := range map[string]string{"wrk": "wrk", "node": "nodejs", "npm": "npm"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return fmt.Errorf("%s is not here: the load and the peers need it; on Debian, `apt-get install %s`", program, pkg)
+		}
 	}
 	abs, err := filepath.Abs(cfg.casemate)
 	if err != nil {

@@ -59,10 +59,9 @@ func measures() []measure {
 func bare(ctx context.Context, b *bench) (*target, error) { return b.bare(ctx) }
 func noop(ctx context.Context, b *bench) (*target, error) { return b.noop(ctx) }
 
-// compare loads both sides with one connection and with 32, and gives throughput
-// for each. The ratio is taken from CPU time per answer, since throughput drifts
-// on a shared machine and the load generator eats of the same cores; both stand
-// in the note.
+// compare loads both sides with one connection and with 32, and gives the ratio
+// of their throughput. The CPU time per answer stands in the note: on a shared
+// machine throughput drifts, and the load generator eats of the same cores.
 func compare(ctx context.Context, b *bench, name, id string, ours func(context.Context, *bench) (*target, error),
 	peer func(context.Context, *bench) (*target, error), goal float64,
 ) ([]result, error) {
@@ -85,7 +84,7 @@ func compare(ctx context.Context, b *bench, name, id string, ours func(context.C
 		r := result{
 			ID: fmt.Sprintf("%s.c%d", id, c), Unit: "req/s", Ours: a.PerSecond, Peer: z.PerSecond, PeerName: them.Name,
 			Ratio: a.PerSecond / z.PerSecond, Better: "higher", N: b.cfg.rounds,
-			Note: fmt.Sprintf("%s; CPU µs per answer %.0f against %.0f (%.2f×); p50 %.0f against %.0f µs, p99 %.0f against %.0f µs",
+			Note: fmt.Sprintf("%s; CPU µs per answer %.0f against %.0f (%.3g×); p50 %.0f against %.0f µs, p99 %.0f against %.0f µs",
 				name, a.CPUMicros, z.CPUMicros, z.CPUMicros/a.CPUMicros, a.P50, z.P50, a.P99, z.P99),
 		}
 		if c == 32 {

@@ -226,8 +226,12 @@ func (b *bench) workerd(ctx context.Context, loader bool) (*target, error) {
 	if loader {
 		name, module = "workerd-fresh", "loader.js"
 	}
-	abs, err := filepath.Abs(filepath.Join("peers", module))
+	// Cap'n Proto looks for embedded files beside the configuration.
+	code, err := os.ReadFile(filepath.Join("peers", module))
 	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(b.dir, module), code, 0o600); err != nil {
 		return nil, err
 	}
 	bin, err := filepath.Abs("peers/node_modules/@cloudflare/workerd-linux-64/bin/workerd")
@@ -238,7 +242,7 @@ func (b *bench) workerd(ctx context.Context, loader bool) (*target, error) {
 	t, err := b.start(ctx, name, "/hello", func(port int) []string {
 		conf := filepath.Join(b.dir, name+".capnp")
 		failure = render("peers/workerd.capnp.tmpl", conf, map[string]any{
-			"Port": port, "Key": filepath.Base(b.key), "Cert": filepath.Base(b.cert), "Module": abs, "Loader": loader,
+			"Port": port, "Key": filepath.Base(b.key), "Cert": filepath.Base(b.cert), "Module": module, "Loader": loader,
 		})
 		return []string{bin, "serve", conf, "--experimental"}
 	})

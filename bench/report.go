@@ -30,7 +30,7 @@ type result struct {
 func (r result) String() string {
 	s := fmt.Sprintf("%-32s %10.4g %s", r.ID, r.Ours, r.Unit)
 	if r.PeerName != "" {
-		s += fmt.Sprintf("  %s %.4g  ratio %.2f", r.PeerName, r.Peer, r.Ratio)
+		s += fmt.Sprintf("  %s %.4g  ratio %.3g", r.PeerName, r.Peer, r.Ratio)
 	}
 	if r.Goal != 0 {
 		s += fmt.Sprintf("  goal %.4g %s", r.Goal, r.verdict())
@@ -103,7 +103,7 @@ Machine: %s. Last run: %s.
 	for _, r := range rows {
 		peer, ratio, goal := "–", "–", "–"
 		if r.PeerName != "" {
-			peer, ratio = fmt.Sprintf("%.0f %s (%s)", r.Peer, r.Unit, r.PeerName), fmt.Sprintf("%.2f", r.Ratio)
+			peer, ratio = fmt.Sprintf("%.0f %s (%s)", r.Peer, r.Unit, r.PeerName), fmt.Sprintf("%.3g", r.Ratio)
 		}
 		if r.Goal != 0 {
 			sign := "≥"

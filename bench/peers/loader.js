@@ -5,15 +5,14 @@ const code = `export default {
     return Response.json({ hello: name });
   },
 };`;
-let n = 0;
 export default {
   async fetch(request, env) {
-    const worker = env.LOADER.get("w" + n++, () => ({
+    const worker = env.LOADER.load({
       compatibilityDate: "2026-11-01",
       mainModule: "worker.js",
       modules: { "worker.js": code },
       globalOutbound: null,
-    }));
+    });
     return worker.getEntrypoint().fetch(request);
   },
 };

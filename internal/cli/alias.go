@@ -37,13 +37,14 @@ func (a *app) aliasCommand() *cobra.Command {
 	cmd.RunE = a.group(cmd)
 	var revision uint64
 	set := &cobra.Command{
-		Use:   "set NAME ALIAS VERSION[=PERCENT]...",
+		Use:   "set NAME ALIAS TARGET...",
 		Short: "Move an alias, or make one",
 		Long: text(`
 			Set points an alias at one version, or at several with percentages that add up
-			to 100. A target without a percentage gets what the others leave. A version
-			is six or more digits of its id, or an alias that points at one version. The
-			move is atomic and takes effect with the next request.
+			to 100. A TARGET is VERSION or VERSION=PERCENT; one without a percentage gets
+			what the others leave. A version is six or more digits of its id, or an alias
+			that points at one version. The move is atomic and takes effect with the next
+			request.
 
 			JSON: one api.Alias.
 		`),
@@ -118,7 +119,7 @@ func (a *app) aliasSet(ctx context.Context, name, alias string, targets []string
 		return err
 	}
 	if !label.MatchString(alias) {
-		return usagef("%.80q cannot name an alias", alias).hint("casemate alias set NAME ALIAS VERSION[=PERCENT]...")
+		return usagef("%.80q cannot name an alias", alias).hint("casemate alias set NAME ALIAS TARGET...")
 	}
 	client, _, err := a.client()
 	if err != nil {

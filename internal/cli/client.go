@@ -90,6 +90,20 @@ func (a *app) space() string {
 	return manifest.DefaultNamespace
 }
 
+// elsewhere gives the flags that lead another command to the same node and
+// namespace, with a space before each: those of this command, and the namespace
+// when it is not the default.
+func (a *app) elsewhere(space string) string {
+	flags := ""
+	if space != manifest.DefaultNamespace {
+		flags += " -n " + shellQuote(space)
+	}
+	if a.global.context != "" {
+		flags += " --context " + shellQuote(a.global.context)
+	}
+	return flags
+}
+
 // findManifest looks for casemate.yaml in dir and above.
 func findManifest(dir string) (string, error) {
 	for d := dir; ; d = filepath.Dir(d) {
@@ -134,6 +148,32 @@ func (a *app) caFile(c contexts.Context) (string, error) {
 		return "", failf("keeping the authority: %v", err)
 	}
 	return path, nil
+}
+
+// completeFlags offers the values of the flags that every command has.
+func (a *app) completeFlags(root *cobra.Command) {
+	offer := func(flag string, values func() []string) {
+		_ = root.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return values(), cobra.ShellCompDirectiveNoFileComp
+		}) // fails only for a flag that is not there, which a test would see
+	}
+	offer("output", func() []string { return []string{"text", "json"} })
+	offer("namespace", func() []string { return nil })
+	offer("context", func() []string {
+		path, err := contexts.Path(a.env.Getenv)
+		if err != nil {
+			return nil
+		}
+		f, err := contexts.Load(path)
+		if err != nil {
+			return nil
+		}
+		names := make([]string, len(f.Contexts))
+		for i, c := range f.Contexts {
+			names[i] = c.Name
+		}
+		return names
+	})
 }
 
 // completeFunctions offers the names of deployed functions to the shell.

@@ -18,6 +18,7 @@ func (a *app) completionCommand(root *cobra.Command) *cobra.Command {
 		Long: text(`
 			Completion prints a script for bash, zsh, fish or powershell. With it, the tab
 			key completes commands, flags and the names of deployed functions.
+			In bash it needs the package bash-completion.
 		`),
 		Example: examples(`
 			# bash, in this shell

@@ -257,9 +257,9 @@ func (a *app) configAddCommand() *cobra.Command {
 			return a.configAdd(in, ca)
 		}),
 	}
-	cmd.Flags().StringVar(&in.ControlURL, "control", "", "URL of the control listener, https://host:port")
-	cmd.Flags().StringVar(&in.GatewayURL, "gateway", "", "URL of the gateway, https://host:port")
-	cmd.Flags().StringVar(&ca, "ca", "", "PEM file of the node's authority")
+	cmd.Flags().StringVar(&in.ControlURL, "control", "", "Address of the control listener, as in https://host:8444")
+	cmd.Flags().StringVar(&in.GatewayURL, "gateway", "", "Address of the gateway, as in https://host:8443")
+	cmd.Flags().StringVar(&ca, "ca", "", "File of the node's authority, in PEM")
 	return cmd
 }
 

@@ -125,7 +125,10 @@ func (a *app) prepareDeploy(ctx context.Context, client *api.Client, pr *project
 // applyPlan carries out a plan. The node compiles what it has not run before, which
 // can take seconds.
 func (a *app) applyPlan(ctx context.Context, client *api.Client, bs []built, plan *api.Plan) (*api.Applied, error) {
-	steps := a.p.Steps()
+	steps := output.Silent()
+	if slices.ContainsFunc(plan.Changes, func(c api.Change) bool { return c.Action != "none" }) {
+		steps = a.p.Steps()
+	}
 	defer steps.Close()
 	step := steps.Start("compile on the node, and switch over")
 	applied, err := client.Apply(ctx, plan.Namespace, api.ApplyRequest{Plan: *plan, Functions: specs(bs)})
@@ -221,17 +224,29 @@ func (a *app) tryIt(node contexts.Context, bs []built, applied *api.Applied) {
 			if err != nil {
 				return // the deployment is done; a remark less is no failure
 			}
-			a.p.Notef("\n%s\n  %s\n", c.Dim("Try it:"), c.Accent(a.curl(ca, b.fn.Config.HTTP[0], d.URLs[0])))
+			a.p.Notef("\n%s\n", c.Dim("Try it:"))
 			if !b.fn.Config.HTTP[0].Public {
-				a.p.Notef("  %s\n", c.Dim("# CASEMATE_KEY: an API key, from casemate key create; or call it with your own:"))
-				a.p.Notef("  %s\n", c.Accent("casemate invoke "+d.Name+" '{}'"))
+				a.p.Notef("  %s\n", c.Accent("casemate invoke "+d.Name+" '{}'"+a.elsewhere(applied.Namespace)))
+				a.p.Notef("  %s\n", c.Dim("# or over HTTPS, with a key that may do this and nothing else"))
+				a.p.Notef("  %s\n", c.Accent(a.makeKey(applied.Namespace, d.Name)))
 			}
+			a.p.Notef("  %s\n", c.Accent(a.curl(ca, b.fn.Config.HTTP[0], d.URLs[0])))
 			return
 		}
 	}
 	if len(applied.Functions) > 0 {
-		a.p.Notef("\n%s\n  %s\n", c.Dim("Try it:"), c.Accent("casemate invoke "+applied.Functions[0].Name+" '{}'"))
+		a.p.Notef("\n%s\n  %s\n", c.Dim("Try it:"), c.Accent("casemate invoke "+applied.Functions[0].Name+" '{}'"+a.elsewhere(applied.Namespace)))
 	}
+}
+
+// makeKey is a command to paste, which gives the shell variable KEY a new key. It is
+// not called CASEMATE_KEY, which this program would read in place of its own.
+func (a *app) makeKey(space, name string) string {
+	where := ""
+	if a.global.context != "" {
+		where = " --context " + shellQuote(a.global.context)
+	}
+	return "KEY=$(casemate key create " + name + " --scope invoke:" + space + "/" + name + where + ")"
 }
 
 // curl is a command to paste. It names the variable that holds a key, never a key.
@@ -245,7 +260,7 @@ func (a *app) curl(ca string, h api.HTTPTrigger, url string) string {
 		parts = append(parts, "-X "+method)
 	}
 	if !h.Public {
-		parts = append(parts, `-H "Authorization: Bearer $CASEMATE_KEY"`)
+		parts = append(parts, `-H "Authorization: Bearer $KEY"`)
 	}
 	if method == "POST" || method == "PUT" || method == "PATCH" {
 		parts = append(parts, "--json '{}'")

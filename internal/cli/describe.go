@@ -146,7 +146,11 @@ func (a *app) describeStats(f *api.Function) error {
 	if s.Failed > 0 {
 		failed = c.Bad(fmt.Sprintf("%d failed", s.Failed))
 	}
-	if err := a.p.Printf("  %d since %s, %s; median %s, p99 %s; CPU %s in all, memory up to %s\n", s.Count, a.p.Time(s.Since), failed,
+	span := "since " + a.p.Time(s.Since)
+	if a.p.Pretty() {
+		span = "in the last " + output.Span(a.env.Clock().Sub(s.Since))
+	}
+	if err := a.p.Printf("  %d %s, %s; median %s, p99 %s; CPU %s in all, memory up to %s\n", s.Count, span, failed,
 		output.Millis(s.P50Millis), output.Millis(s.P99Millis), output.Millis(s.CPUMillis), output.Bytes(s.MemoryPeak)); err != nil {
 		return err
 	}

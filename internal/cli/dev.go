@@ -73,6 +73,9 @@ type devSession struct {
 }
 
 func (a *app) dev(ctx context.Context, args []string, gateway, control string) error {
+	if err := checkAddresses(gateway, control); err != nil {
+		return err
+	}
 	pr, err := a.loadProject(args)
 	if err != nil {
 		return err
@@ -87,6 +90,7 @@ func (a *app) dev(ctx context.Context, args []string, gateway, control string) e
 	stop()
 	if ctx.Err() != nil { // we were asked to end
 		err = nil
+		a.p.Notef("\n") // the terminal has ^C on this line
 	}
 	if ended != nil {
 		if nodeErr := <-ended; err == nil { // wait: the node must not outlive us half-drained

@@ -142,11 +142,29 @@ func explainRefusal(e *api.Error) shown {
 	}
 }
 
+// keyHint says where a key that was refused came from. The node's own remedy for a
+// missing key speaks to those who write HTTP requests themselves.
+func (a *app) keyHint(s shown) string {
+	const fromEnvironment = "the key was that of CASEMATE_KEY; without the variable, the context's is used"
+	switch given := a.env.Getenv("CASEMATE_KEY") != ""; {
+	case given && s.Code == problem.Unauthenticated:
+		return fromEnvironment
+	case given:
+		return s.Hint + " (" + fromEnvironment + ")"
+	case s.Code == problem.Unauthenticated:
+		return "the context's key is not valid, or no longer: `casemate up` makes a new one where the node runs, `casemate config add` takes one that you were given"
+	}
+	return s.Hint
+}
+
 // report shows err on standard error and gives the exit code.
 func (a *app) report(ctx context.Context, err error) int {
 	s := explain(ctx, err)
 	if s.silent {
 		return s.Exit
+	}
+	if s.Exit == exitForbidden {
+		s.Hint = a.keyHint(s)
 	}
 	if a.p.JSON() {
 		a.p.Problem(map[string]shown{"error": s})

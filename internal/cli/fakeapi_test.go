@@ -119,6 +119,9 @@ func (n *fakeNode) invoke(r *http.Request) (any, error) {
 	res := api.InvocationResult{Status: 200, Headers: map[string][]string{"content-type": {"text/plain"}}, Body: in.Body, Log: []string{"saw it"}}
 	switch body := string(in.Body); body {
 	case "crash":
+		for i := range 20 {
+			n.log(api.LogRecord{Time: noon, Function: f.Name, RequestID: "req-0001", Text: fmt.Sprintf("trace line %d", i+1)})
+		}
 		return nil, problem.New(problem.FunctionCrashed, "it ended with exit code 2")
 	case "teapot":
 		res.Status, rc.Status = 418, 418

@@ -3,21 +3,32 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/textproto"
 	"os"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/casemate-dev/casemate/api"
+	"github.com/casemate-dev/casemate/api/problem"
 	"github.com/casemate-dev/casemate/internal/cli/output"
 )
 
 // maxBody bounds what invoke sends, in bytes; the node's own bound is lower.
 const maxBody = 64 << 20
+
+// When a function fails, invoke shows the beginning of its log: of a stack trace,
+// that is the part which says most.
+const (
+	crashLines    = 12
+	maxCrashLog   = 1000 // records to ask for, so that the beginning is among them
+	crashPatience = 2 * time.Second
+)
 
 type invokeFlags struct {
 	data      string
@@ -41,21 +52,21 @@ func (a *app) invokeCommand() *cobra.Command {
 		Long: text(`
 			Invoke calls a function through the control listener and prints its answer. The
 			body is the argument, or --data, or standard input when that is a pipe or the
-			argument is -. A body that is JSON is sent as application/json, unless a header
-			says otherwise.
+			argument is -. Either may be @FILE, for what a file holds. A body that is JSON
+			is sent as application/json, unless a header says otherwise.
 
 			With --event, the function gets a CloudEvent of that type whose data is the
 			body.
 
-			The answer's body goes to standard output. Status, latency, the receipt and the
-			last lines of the log go to standard error: on a terminal, with -v, and when
-			the function fails. An answer with a status of 400 or more exits 7.
+			The answer's body goes to standard output. Status, latency and the receipt go to
+			standard error on a terminal, with -v, and when the function fails; with -v and
+			when it fails, so does its log. An answer with a status of 400 or more exits 7.
 
 			JSON: one api.InvocationResult (the body is base64).
 		`),
 		Example: examples(`
 			casemate invoke hello '{"name":"Ada"}'
-			casemate invoke thumbnail --data @photo.png > small.png
+			casemate invoke thumbnail @photo.png > small.png
 			cat order.json | casemate invoke orders -H 'Idempotency-Key: 42'
 			casemate invoke orders --event com.example.order.placed --subject 42 --data @order.json
 			casemate invoke hello --qualifier canary -o json
@@ -92,6 +103,7 @@ func (a *app) invoke(ctx context.Context, args []string, f invokeFlags) error {
 	defer client.Close()
 	res, err := client.Invoke(ctx, a.space(), args[0], in)
 	if err != nil {
+		a.crashed(ctx, client, err)
 		return err
 	}
 	failed := res.Status >= 400
@@ -171,23 +183,22 @@ func (a *app) body(args []string, data string) ([]byte, error) {
 	switch {
 	case len(args) > 0 && data != "":
 		return nil, usagef("the body is given twice: as an argument and with --data").hint("give one of them")
-	case len(args) > 0 && args[0] == "-", data == "@-":
+	case len(args) > 0 && (args[0] == "-" || args[0] == "@-"), data == "@-":
 		return a.readBody(a.env.Stdin)
 	case len(args) > 0:
-		return []byte(args[0]), nil
-	case strings.HasPrefix(data, "@"):
+		data = args[0]
+	case data == "" && piped(a.env.Stdin):
+		return a.readBody(a.env.Stdin)
+	}
+	if strings.HasPrefix(data, "@") {
 		file, err := os.Open(a.abs(data[1:]))
 		if err != nil {
 			return nil, failf("reading the body: %v", err)
 		}
 		defer func() { _ = file.Close() }()
 		return a.readBody(file)
-	case data != "":
-		return []byte(data), nil
-	case piped(a.env.Stdin):
-		return a.readBody(a.env.Stdin)
 	}
-	return nil, nil
+	return []byte(data), nil
 }
 
 // piped reports whether input was given on r on purpose: by a pipe or a file, and
@@ -210,6 +221,37 @@ func (a *app) readBody(r io.Reader) ([]byte, error) {
 		return nil, failf("the body is larger than %s", output.Bytes(maxBody))
 	}
 	return b, nil
+}
+
+// crashed adds to an error of a function itself: what it logged, as far as the
+// key may read that, and the command that shows all of it.
+func (a *app) crashed(ctx context.Context, client *api.Client, err error) {
+	var refused *api.Error
+	if !errors.As(err, &refused) || refused.RequestID == "" || !strings.HasPrefix(string(refused.Code), "function_") {
+		return
+	}
+	if refused.Code == problem.FunctionCrashed {
+		refused.Remedy = "all it logged: `casemate logs --request " + refused.RequestID + a.elsewhere(a.space()) + "`"
+	}
+	if a.p.JSON() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, crashPatience)
+	defer cancel()
+	c, shown := a.p.Err(), 0
+	for r, err := range client.Logs(ctx, a.space(), api.LogQuery{RequestID: refused.RequestID, Tail: maxCrashLog}) {
+		if err != nil {
+			return // the failure itself is what matters, and it is about to be shown
+		}
+		if r.Receipt != nil {
+			continue
+		}
+		if shown++; shown > crashLines {
+			a.p.Notef("%s\n", c.Dim("log: …"))
+			return
+		}
+		a.p.Notef("%s %s\n", c.Dim("log:"), c.Plain(r.Text))
+	}
 }
 
 func (a *app) showAnswer(res *api.InvocationResult, verbose bool) error {

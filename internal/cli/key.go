@@ -113,8 +113,12 @@ func (a *app) keyCreate(ctx context.Context, name string, scopes []string, expir
 	if k.Expires != nil {
 		until = "expires " + k.Expires.UTC().Format(time.RFC3339)
 	}
+	remark := "This is the only time its secret is shown:"
+	if !a.p.Pretty() {
+		remark = "Its secret went to standard output, this one time."
+	}
 	a.p.Notef("%s %s allows %s and %s.\n%s\n", c.Good("✓ key"), c.Bold(k.ID), c.Plain(strings.Join(k.Scopes, ", ")), until,
-		c.Dim("This is the only time its secret is shown:"))
+		c.Dim(remark))
 	return a.p.Printf("%s\n", k.Secret)
 }
 

@@ -50,8 +50,13 @@ func (a *app) logsCommand() *cobra.Command {
 				}
 				q.Since = t
 			}
-			if q.Tail < 0 {
+			switch {
+			case q.Tail < 0:
 				return usagef("--tail must not be negative")
+			case q.Tail == 0 && !q.Follow:
+				return usagef("--tail 0 shows nothing").hint("add -f to see new records only")
+			case q.Tail == 0: // to the node, 0 means all
+				q.Tail, q.Since = 1, a.env.Clock()
 			}
 			return a.logs(ctx, q)
 		}),
@@ -69,14 +74,28 @@ func (a *app) logs(ctx context.Context, q api.LogQuery) error {
 		return err
 	}
 	defer client.Close()
+	shown := 0
 	for r, err := range client.Logs(ctx, a.space(), q) {
+		if q.Follow && interrupted(ctx, err) {
+			return &failure{Exit: exitInterrupted, Message: "interrupted", silent: true} // as announced
+		}
 		if err != nil {
 			return err
 		}
+		shown++
 		if err := a.showRecord(r); err != nil {
 			return err
 		}
 	}
+	if shown > 0 {
+		return nil
+	}
+	if q.Function != "" {
+		if _, err := client.Function(ctx, a.space(), q.Function); err != nil {
+			return err // most often, there is no such function
+		}
+	}
+	a.p.Notef("nothing is logged yet that fits\n")
 	return nil
 }
 

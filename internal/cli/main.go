@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -78,6 +79,17 @@ func (e *Env) isTerminal(stream any) bool { return e.IsTerminal != nil && e.IsTe
 // noTerminal hides that a stream is one, so that help is printed without colour.
 type noTerminal struct{ io.Writer }
 
+// Write drops the spaces with which help fills its lines up: they are only of use
+// to a terminal that colours them.
+func (w noTerminal) Write(b []byte) (int, error) {
+	if _, err := w.Writer.Write(fill.ReplaceAll(b, []byte("\n"))); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+var fill = regexp.MustCompile(`[ \t]+\n`)
+
 // color reports whether colour is wanted (no-color.org: any value but the empty
 // one turns it off).
 func (a *app) color() bool {
@@ -125,6 +137,8 @@ func (a *app) prepare(cmd *cobra.Command, args []string, want arguments) error {
 	switch {
 	case format != "text" && format != "json":
 		return usagef("output format %q is not known; use text or json", format).hint("%s", help)
+	case a.global.namespace != "" && !label.MatchString(a.global.namespace):
+		return usagef("--namespace: %.80q cannot name a namespace", a.global.namespace).hint("use 1 to 63 lower-case letters, digits and hyphens")
 	case len(args) < want.least:
 		return usagef("%s needs %s", cmd.CommandPath(), want.names).hint("%s", help)
 	case want.most >= 0 && len(args) > want.most:

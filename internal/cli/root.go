@@ -57,6 +57,8 @@ func (a *app) root() *cobra.Command {
 	f.StringVarP(&a.global.namespace, "namespace", "n", "", "Which namespace; the manifest's, or default")
 	f.BoolVar(&a.global.noColor, "no-color", false, "No colour, also with NO_COLOR set")
 
+	a.completeFlags(root)
+
 	root.AddGroup(
 		&cobra.Group{ID: groupNode, Title: "a node"},
 		&cobra.Group{ID: groupBuild, Title: "making functions"},
@@ -82,9 +84,25 @@ func (a *app) root() *cobra.Command {
 			c.Short = "Show the help of a command"
 			c.Long = "Help shows what a command does, with examples and its flags; --help after the\ncommand does the same."
 			c.Example = "casemate help deploy"
+			c.Run, c.RunE = nil, a.help(root)
 		}
 	}
 	return root
+}
+
+// help is the work of the help command: the help of what the words name.
+func (a *app) help(root *cobra.Command) func(*cobra.Command, []string) error {
+	return func(_ *cobra.Command, args []string) error {
+		cmd, rest, err := root.Find(args)
+		if err != nil {
+			return err
+		}
+		if len(rest) > 0 {
+			return a.group(cmd)(cmd, rest)
+		}
+		cmd.InitDefaultHelpFlag() // else its table of flags lacks that one
+		return cmd.Help()
+	}
 }
 
 // text takes the indentation of the source away.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -81,7 +82,10 @@ func (a *app) up(ctx context.Context, o UpOptions) error {
 	if o.Drain < 0 {
 		return usagef("--drain must not be negative")
 	}
-	var err error
+	err := checkAddresses(o.Gateway, o.Control)
+	if err != nil {
+		return err
+	}
 	if o.DataDir, err = a.dataDir(o.DataDir); err != nil {
 		return err
 	}
@@ -98,6 +102,20 @@ func (a *app) up(ctx context.Context, o UpOptions) error {
 		return a.showReady(c, info)
 	}
 	return a.serve(ctx, o)
+}
+
+// checkAddresses refuses what cannot be listened on, as far as that can be seen
+// without trying; "" stands for a default.
+func checkAddresses(gateway, control string) error {
+	for _, given := range [...]struct{ flag, addr string }{{"--gateway", gateway}, {"--control", control}} {
+		if given.addr == "" {
+			continue
+		}
+		if _, port, err := net.SplitHostPort(given.addr); err != nil || port == "" {
+			return usagef("%s %.80q is not host:port", given.flag, given.addr).hint("write it as 127.0.0.1:8443, or with port 0 for any free one")
+		}
+	}
+	return nil
 }
 
 // serve runs the node. An end that was asked for is no failure.

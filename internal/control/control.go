@@ -85,6 +85,9 @@ type Config struct {
 	// Prepare makes a version ready to run, before an alias may point at it. Its
 	// error is a *problem.Error, invalid_module when the code cannot be run.
 	Prepare func(context.Context, *function.Version) error
+	// Reserve reports, as a *problem.Error, whether the places that these versions
+	// reserve can be had together, beside what the other functions hold.
+	Reserve func([]*function.Version) error
 	Clock   func() time.Time
 	Logger  *slog.Logger
 	NewID   func() string // of requests and events
@@ -138,6 +141,8 @@ func New(cfg Config) (*Handler, error) {
 		missing = "Recorder"
 	case cfg.Status == nil:
 		missing = "Status"
+	case cfg.Reserve == nil:
+		missing = "Reserve"
 	case cfg.Prepare == nil:
 		missing = "Prepare"
 	case cfg.Clock == nil:

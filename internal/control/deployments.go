@@ -113,12 +113,25 @@ func (h *Handler) apply(ctx context.Context, x *exchange, in *applyInput) (done 
 	if err != nil {
 		return nil, err
 	}
+	versions := make([]*function.Version, len(specs))
 	for i, s := range specs {
+		id, err := function.VersionID(s.Artifact, s.Config)
+		if err != nil {
+			return nil, err
+		}
+		versions[i] = &function.Version{
+			Ref: function.Ref{Namespace: in.NS, Name: s.Name}, ID: id, Artifact: s.Artifact, Size: s.Size, Config: s.Config, Created: h.cfg.Clock(),
+		}
+	}
+	if err := h.cfg.Reserve(versions); err != nil {
+		return nil, err
+	}
+	for i, v := range versions {
 		if i >= len(now.Changes) || now.Changes[i].Action == registry.ActionNone {
 			continue
 		}
-		object = in.NS + "/" + s.Name
-		if err := h.prepare(ctx, function.Ref{Namespace: in.NS, Name: s.Name}, s, i); err != nil {
+		object = v.Ref.String()
+		if err := h.prepare(ctx, v, i); err != nil {
 			return nil, err
 		}
 	}
@@ -126,26 +139,22 @@ func (h *Handler) apply(ctx context.Context, x *exchange, in *applyInput) (done 
 	return h.cfg.Registry.Apply(ctx, plan, specs, x.who.String())
 }
 
-func (h *Handler) prepare(ctx context.Context, ref function.Ref, s registry.Spec, i int) error {
-	ok, err := h.cfg.Registry.HasArtifact(ctx, s.Artifact)
+func (h *Handler) prepare(ctx context.Context, v *function.Version, i int) error {
+	ok, err := h.cfg.Registry.HasArtifact(ctx, v.Artifact)
 	if err != nil {
 		return err
 	}
 	if !ok {
-		return problem.New(problem.NotFound, "the artifact %s of %s has not been uploaded", s.Artifact.Short(), ref).
+		return problem.New(problem.NotFound, "the artifact %s of %s has not been uploaded", v.Artifact.Short(), v.Ref).
 			At(fmt.Sprintf("functions[%d].artifact", i)).Fix("Upload it first; `casemate deploy` does.")
 	}
-	id, err := function.VersionID(s.Artifact, s.Config)
-	if err != nil {
-		return err
-	}
-	err = h.cfg.Prepare(ctx, &function.Version{Ref: ref, ID: id, Artifact: s.Artifact, Size: s.Size, Config: s.Config, Created: h.cfg.Clock()})
+	err = h.cfg.Prepare(ctx, v)
 	if err == nil {
 		return nil
 	}
 	e := *problem.From(err)
 	if e.Field == "" {
-		e.Field = "functions." + ref.Name
+		e.Field = "functions." + v.Name
 	}
 	return &e
 }

@@ -3,9 +3,13 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"path"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -69,14 +73,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(v)
 			}
-			h.cfg.Logger.Error("defect in the control door", "request_id", x.id, "panic", v)
+			h.logPanic(r.Context(), x, v)
 			if x.status == 0 {
 				problem.Write(x, problem.New(problem.Internal, "something went wrong on our side"), x.id)
 			}
 		}
-		h.cfg.Logger.LogAttrs(r.Context(), slog.LevelDebug, "request",
+		h.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "request",
 			slog.String("request_id", x.id), slog.String("principal", x.who.String()), slog.String("method", r.Method),
-			slog.String("route", pattern), slog.Int("status", x.status), slog.Duration("took", h.cfg.Clock().Sub(x.started)))
+			slog.String("route", pattern), slog.Int("status", x.status), slog.Duration("took", h.cfg.Clock().Sub(x.started)),
+			slog.String("remote", remoteIP(r.RemoteAddr)))
 	}()
 	var err error
 	if pattern, err = h.route(x); err != nil {
@@ -84,6 +89,27 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.mux.ServeHTTP(x, x.request)
+}
+
+// logPanic keeps to what cannot be a credential: the value of a panic may be
+// anything, but what the runtime itself says is not.
+func (h *Handler) logPanic(ctx context.Context, x *exchange, v any) {
+	attrs := []slog.Attr{
+		slog.String("request_id", x.id), slog.String("type", fmt.Sprintf("%T", v)), slog.String("stack", string(debug.Stack())),
+	}
+	if err, ok := v.(runtime.Error); ok {
+		attrs = append(attrs, slog.String("error", err.Error()))
+	}
+	h.cfg.Logger.LogAttrs(ctx, slog.LevelError, "defect in the control door", attrs...)
+}
+
+// remoteIP is the address without its port.
+func remoteIP(addr string) string {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	return host
 }
 
 // route authenticates and finds the operation, in this order.

@@ -43,6 +43,9 @@ var (
 )
 
 // planted stands for text that only logs may see. It is in every internal error.
+// mostReserved is how many places the fake node has to reserve.
+const mostReserved = 10
+
 const planted = "planted-internal-detail /var/lib/casemate/x.db"
 
 // adminSecret is the key of the principal that may do everything.
@@ -330,6 +333,16 @@ func newRig(t *testing.T) *rig {
 		Registry: r.registry, Invoker: r.invoker, Keys: r.keys, Recorder: r.recorder,
 		Status: func(context.Context) api.Status {
 			return api.Status{Healthy: true, State: "ready", Listeners: []api.Listener{{Name: "gateway", URL: "https://127.0.0.1:8443"}}}
+		},
+		Reserve: func(vs []*function.Version) error {
+			places := 0
+			for _, v := range vs {
+				places += v.Config.Limits.Reserved
+			}
+			if places > mostReserved {
+				return problem.New(problem.InvalidManifest, "%d places are too many", places).At("concurrency.reserved")
+			}
+			return nil
 		},
 		Prepare: func(_ context.Context, v *function.Version) error {
 			r.prepared = append(r.prepared, *v)

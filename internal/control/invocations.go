@@ -2,19 +2,21 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"path"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/casemate-dev/casemate/api"
 	"github.com/casemate-dev/casemate/api/problem"
+	"github.com/casemate-dev/casemate/internal/event"
 	"github.com/casemate-dev/casemate/internal/function"
 	"github.com/casemate-dev/casemate/internal/identity"
 	"github.com/casemate-dev/casemate/internal/invoke"
@@ -55,9 +57,8 @@ func (h *Handler) registerInvocations() {
 
 // Forms of the parts of a call.
 var (
-	methodForm    = regexp.MustCompile(`^[A-Z]{1,20}$`)
-	headerForm    = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9a-z-]{1,128}$")
-	extensionForm = regexp.MustCompile(`^[a-z0-9]{1,20}$`) // CloudEvents 1.0, section 3.1
+	methodForm = regexp.MustCompile(`^[A-Z]{1,20}$`)
+	headerForm = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9a-z-]{1,128}$")
 )
 
 const (
@@ -151,52 +152,20 @@ func copyHeaders(to, from map[string][]string) error {
 // binding, section 3.1). Its source says who sent it: the node knows.
 func (h *Handler) event(c *invoke.Call, e *api.Event) error {
 	c.Method = http.MethodPost
-	id := e.ID
-	if id == "" {
-		id = h.cfg.NewID()
+	ev := event.Event{
+		ID: e.ID, Source: "//casemate/" + c.Principal.String(), Type: e.Type, Subject: e.Subject, Time: h.cfg.Clock(),
+		DataContentType: e.DataContentType, Extensions: e.Extensions,
 	}
-	attributes := map[string]string{
-		"specversion": "1.0", "id": id, "type": e.Type, "source": "//casemate/" + c.Principal.String(),
-		"time": h.cfg.Clock().UTC().Format(time.RFC3339Nano),
+	if ev.ID == "" {
+		ev.ID = h.cfg.NewID()
 	}
-	if e.Subject != "" {
-		attributes["subject"] = e.Subject
-	}
-	if e.Type == "" {
-		return problem.New(problem.BadRequest, "the event has no type").At("event.type").Fix("Name one, such as com.example.order.created.")
-	}
-	for name, value := range e.Extensions {
-		if _, reserved := attributes[name]; reserved || !extensionForm.MatchString(name) || slices.Contains([]string{"subject", "data", "dataschema", "datacontenttype"}, name) {
-			return problem.New(problem.BadRequest, "%.40q cannot name an extension of an event", name).At("event.extensions").
-				Fix("Use 1 to 20 lower-case letters and digits, and not the name of an attribute.")
+	if err := ev.Validate(); err != nil {
+		var bad *event.AttributeError
+		if !errors.As(err, &bad) {
+			return err
 		}
-		attributes[name] = value
+		return problem.New(problem.BadRequest, "the event's attribute %s %s", bad.Attribute, bad.Reason).At("event." + bad.Attribute)
 	}
-	for name, value := range attributes {
-		if len(value) > maxAttribute || !utf8.ValidString(value) || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || (r >= 0x7f && r < 0xa0) }) {
-			return problem.New(problem.BadRequest, "the attribute %s is too long or holds a control character", name).At("event." + name)
-		}
-		c.Headers["ce-"+name] = []string{encodeAttribute(value)}
-	}
-	if e.DataContentType != "" {
-		if strings.ContainsFunc(e.DataContentType, func(r rune) bool { return r < ' ' || r >= 0x7f }) || len(e.DataContentType) > maxAttribute {
-			return problem.New(problem.BadRequest, "the content type is not one").At("event.datacontenttype")
-		}
-		c.Headers["content-type"] = []string{e.DataContentType}
-	}
+	maps.Copy(c.Headers, ev.Headers())
 	return nil
-}
-
-// encodeAttribute writes a value as a header (HTTP binding, section 3.1.3.2): the
-// bytes outside of printable ASCII, and space, " and %, are percent-encoded.
-func encodeAttribute(s string) string {
-	var b strings.Builder
-	for i := range len(s) {
-		if c := s[i]; c <= ' ' || c >= 0x7f || c == '"' || c == '%' {
-			fmt.Fprintf(&b, "%%%02X", c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
 }

@@ -60,12 +60,17 @@ func (e *Event) Validate() error {
 			return err
 		}
 	}
+	// The form of a type is left open by the specification, but braces and spaces
+	// are a body or a sentence that went into the wrong place.
+	if strings.ContainsAny(e.Type, "{}[]\"' ") {
+		return &AttributeError{"type", "must be a name such as com.example.order.created"}
+	}
 	if len(e.Extensions) > MaxExtensions {
 		return &AttributeError{"extensions", fmt.Sprintf("at most %d are accepted, got %d", MaxExtensions, len(e.Extensions))}
 	}
 	for k, v := range e.Extensions {
 		if !extensionForm.MatchString(k) {
-			return &AttributeError{fmt.Sprintf("%.40q", k), "an extension's name is 1 to 20 lower-case letters or digits"}
+			return &AttributeError{fmt.Sprintf("%.40q", k), "cannot name an extension: its name is 1 to 20 lower-case letters or digits"}
 		}
 		switch k {
 		case "id", "source", "type", "subject", "time", "specversion", "datacontenttype", "dataschema", "data":

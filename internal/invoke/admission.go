@@ -3,6 +3,9 @@ package invoke
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -51,27 +54,39 @@ func NewAdmission(capacity int) (*Admission, error) {
 // capacity, so that functions without a reservation always find some.
 func (a *Admission) Reservable() int { return a.capacity / 2 }
 
-// CheckReserve reports, as a *problem.Error, whether the function can reserve n
-// places beside what the others have reserved.
-func (a *Admission) CheckReserve(ref function.Ref, n int) error {
+// CheckReserve reports, as a *problem.Error, whether these functions can reserve
+// their places together, beside what the others have reserved.
+func (a *Admission) CheckReserve(wanted map[function.Ref]int) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if free := a.Reservable() - (a.pledged - a.reserved[ref]); n > free {
-		return problem.New(problem.InvalidManifest, "%s asks for %d reserved places and %d are left on this node", ref, n, max(0, free)).
-			At("concurrency.reserved").Fix("Reserve at most %d, or lower another function's reservation.", max(0, free))
+	free, asked := a.Reservable()-a.pledged, 0
+	for ref, n := range wanted {
+		free += a.reserved[ref]
+		asked += n
+	}
+	if asked > 0 && asked > free {
+		return problem.New(problem.InvalidManifest, "this deployment reserves %d places and %d are left on this node", asked, max(0, free)).
+			At("concurrency.reserved").Fix("Reserve at most %d altogether, or lower another function's reservation.", max(0, free))
 	}
 	return nil
 }
 
-// Reserve replaces all reservations. Whoever calls it has checked each with
-// CheckReserve when it was deployed.
-func (a *Admission) Reserve(reserved map[function.Ref]int) {
+// Reserve replaces all reservations. They were checked with CheckReserve when they
+// were deployed; should two deployments have raced past that, what goes beyond
+// Reservable, in order of name, is not kept, and it is returned.
+func (a *Admission) Reserve(reserved map[function.Ref]int) (dropped []function.Ref) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.reserved = make(map[function.Ref]int, len(reserved))
 	a.pledged, a.shared = 0, 0
-	for ref, n := range reserved {
-		if n > 0 {
+	byName := slices.SortedFunc(maps.Keys(reserved), func(x, y function.Ref) int { return strings.Compare(x.String(), y.String()) })
+	for _, ref := range byName {
+		n := reserved[ref]
+		switch {
+		case n <= 0:
+		case a.pledged+n > a.Reservable():
+			dropped = append(dropped, ref)
+		default:
 			a.reserved[ref] = n
 			a.pledged += n
 		}
@@ -79,6 +94,7 @@ func (a *Admission) Reserve(reserved map[function.Ref]int) {
 	for ref, n := range a.inFlight {
 		a.shared += max(0, n-a.reserved[ref])
 	}
+	return dropped
 }
 
 // enter takes a place, or fails with a *problem.Error. The place must be given

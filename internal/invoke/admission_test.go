@@ -45,11 +45,21 @@ func TestReservationsCannotTakeTheWholeNode(t *testing.T) {
 	t.Parallel()
 	a, _ := NewAdmission(10)
 	a.Reserve(map[function.Ref]int{ref("a"): 4})
-	if err := a.CheckReserve(ref("b"), 2); !problem.HasCode(err, problem.InvalidManifest) {
+	if err := a.CheckReserve(map[function.Ref]int{ref("b"): 2}); !problem.HasCode(err, problem.InvalidManifest) {
 		t.Errorf("got %v", err)
 	}
-	if err := a.CheckReserve(ref("a"), 5); err != nil {
+	if err := a.CheckReserve(map[function.Ref]int{ref("a"): 5}); err != nil {
 		t.Errorf("raising one's own: %v", err)
+	}
+	if err := a.CheckReserve(map[function.Ref]int{ref("a"): 3, ref("b"): 3}); !problem.HasCode(err, problem.InvalidManifest) {
+		t.Errorf("two in one deployment: %v", err)
+	}
+	// Two deployments that were checked at the same time.
+	if dropped := a.Reserve(map[function.Ref]int{ref("a"): 5, ref("b"): 5}); len(dropped) != 1 || dropped[0] != ref("b") {
+		t.Errorf("dropped %v", dropped)
+	}
+	if _, err := a.enter(ref("c"), &function.Limits{Concurrency: 1}); err != nil {
+		t.Errorf("a function without a reservation finds no room: %v", err)
 	}
 }
 

@@ -21,7 +21,7 @@ func (n *node) serve(ctx context.Context) error {
 		name string
 		srv  *http.Server
 		ln   net.Listener
-	}{{"gateway", n.gatewayServer, n.gateway.Listener(n.gatewayListener)}, {"control", n.controlServer, n.controlListener}} {
+	}{{"gateway", n.gatewayServer, n.gateway.Listener(n.gatewayListener)}, {"control", n.controlServer, n.gateway.Listener(n.controlListener)}} {
 		go func() {
 			if err := d.srv.ServeTLS(d.ln, "", ""); !errors.Is(err, http.ErrServerClosed) {
 				failed <- fmt.Errorf("serving the %s: %v", d.name, err)

@@ -361,7 +361,7 @@ func (n *node) buildGateway(context.Context) (err error) {
 func (n *node) buildControl(context.Context) (err error) {
 	n.control, err = control.New(control.Config{
 		Registry: n.registry, Invoker: n.invoker, Keys: n.keys, Recorder: n.recorder,
-		Status: n.status, Prepare: n.prepare, Clock: n.clock, Logger: n.log.With("door", "control"), NewID: newID,
+		Status: n.status, Reserve: n.reserve, Prepare: n.prepare, Clock: n.clock, Logger: n.log.With("door", "control"), NewID: newID,
 	})
 	return err
 }
@@ -369,10 +369,16 @@ func (n *node) buildControl(context.Context) (err error) {
 // prepare makes a version ready before an alias may point at it, so that code
 // which cannot run is refused when it is deployed, not when it is called.
 func (n *node) prepare(ctx context.Context, v *function.Version) error {
-	if err := n.admission.CheckReserve(v.Ref, v.Config.Limits.Reserved); err != nil {
-		return err
-	}
 	return n.invoker.Explain(n.runner.Prepare(ctx, v), v)
+}
+
+// reserve reports whether the places that these versions reserve can be had.
+func (n *node) reserve(vs []*function.Version) error {
+	wanted := map[function.Ref]int{}
+	for _, v := range vs {
+		wanted[v.Ref] = v.Config.Limits.Reserved
+	}
+	return n.admission.CheckReserve(wanted)
 }
 
 // takeOver brings routes, reservations and sandboxes in line with the registry.
@@ -391,7 +397,9 @@ func (n *node) takeOver() error {
 	for _, r := range n.registry.Routes() {
 		routes = append(routes, gateway.Route{Ref: r.Ref, Trigger: r.Trigger})
 	}
-	n.admission.Reserve(reserved)
+	for _, ref := range n.admission.Reserve(reserved) {
+		n.log.Warn("reservation not kept: the node has no room for it", "function", ref.String())
+	}
 	err := n.gateway.SetRoutes(routes)
 	// A version that live left stays loaded, since a rollback may be near; one of a
 	// function that is gone has nobody left to call it.

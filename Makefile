@@ -43,7 +43,7 @@ test: tools build
 e2e: build
 	@CASEMATE_BIN=$(CURDIR)/$(BIN) go test -count=1 -timeout 10m ./test/e2e/...
 
-## fault: kill and corrupt at random; KILLS=n (200)
+## fault: kill the node at random moments and look for losses; KILLS=n (200)
 KILLS ?= 200
 .PHONY: fault
 fault: build

@@ -68,12 +68,12 @@ func (e *ConnectError) Unwrap() error { return e.cause }
 
 // What to do about a connection that failed.
 const (
-	hintDown    = "start a node with `casemate up`, or see which one is meant with `casemate status --context NAME`"
+	hintDown    = "start a node with `casemate up`, or see which ones this client knows with `casemate config contexts`"
 	hintTrust   = "this is not the node the context was made for, or it has a new authority; check the address, then copy its ca.pem into the context"
 	hintExpired = "the node's certificate is out of date; check the clocks of both machines, then restart the node"
 	hintName    = "reach the node by a name or address that its certificate covers, or start it with that name"
 	hintPlain   = "whatever answers there does not speak TLS; check the address and the port"
-	hintCut     = "the node may have stopped in the middle; see `casemate status --context NAME`, then try again"
+	hintCut     = "the node may have stopped in the middle; see `casemate status`, then try again"
 )
 
 // connectError explains why a round trip to address gave no answer. A context

@@ -236,7 +236,8 @@ func (c *check) environment(env map[string]string) {
 		if s, found := findSecret(name, value); found {
 			c.issues = append(c.issues, FieldIssue{
 				Field: field, Code: problem.SecretInConfig, Text: name + ": " + s.masked,
-				Message: shown(name) + " = " + s.masked + " " + s.reason,
+				// Not name = value: a form in which everything after the sign is masked.
+				Message: "the value of " + shown(name) + " " + s.reason,
 				Remedy:  "take the value out of the manifest: environment values are stored and shown in the clear",
 			})
 		}

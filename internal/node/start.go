@@ -15,6 +15,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -419,7 +420,11 @@ func (n *node) listen(context.Context) error {
 	}{{"gateway", n.opts.Gateway, &n.gatewayListener}, {"control", n.opts.Control, &n.controlListener}} {
 		ln, err := net.Listen("tcp", l.addr)
 		if err != nil {
-			return fmt.Errorf("%s on %s: %v; is another node running there? choose an address with --%s", l.name, l.addr, err, l.name)
+			hint := "choose an address with --" + l.name
+			if errors.Is(err, syscall.EADDRINUSE) {
+				hint = "is another node running there? If not, " + hint
+			}
+			return fmt.Errorf("%s on %s: %v; %s", l.name, l.addr, err, hint)
 		}
 		*l.to = ln
 		n.onStop("close the "+l.name+"'s listener", func(context.Context) error {

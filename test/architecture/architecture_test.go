@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -351,5 +352,35 @@ func write(t testing.TB, file, content string) {
 	t.Helper()
 	if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestClaimsNameTestsThatExist reads the table of SECURITY.md.
+func TestClaimsNameTestsThatExist(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile(filepath.Join(root(t), "SECURITY.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(string(doc), -1)
+	if len(names) == 0 {
+		t.Fatal("SECURITY.md names no test")
+	}
+	var tests bytes.Buffer
+	err = filepath.WalkDir(filepath.Join(root(t), "test"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		tests.Write(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if !bytes.Contains(tests.Bytes(), []byte("func "+name+"(")) {
+			t.Errorf("SECURITY.md relies on %s, and there is no such test", name)
+		}
 	}
 }

@@ -78,9 +78,16 @@ func TestExamplesGlueDoesNotDrift(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	type copied struct{ dir, name, runtime string }
+	var copies []copied
 	for _, e := range examples {
+		copies = append(copies, copied{e.Dir, e.Function.Name, e.Function.Config.Runtime})
+	}
+	measured := filepath.Join(filepath.Dir(examplesDir(t)), "bench", "functions")
+	copies = append(copies, copied{filepath.Join(measured, "hello-go"), "hello-go", "go"}, copied{filepath.Join(measured, "hello-c"), "hello-c", "c"})
+	for _, e := range copies {
 		fresh := t.TempDir()
-		files, err := scaffold.Write(fresh, e.Function.Name, e.Function.Config.Runtime)
+		files, err := scaffold.Write(fresh, e.name, e.runtime)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -94,16 +101,16 @@ func TestExamplesGlueDoesNotDrift(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := os.ReadFile(filepath.Join(e.Dir, name))
+			got, err := os.ReadFile(filepath.Join(e.dir, name))
 			if err != nil {
 				t.Fatal(err)
 			}
 			if !bytes.Equal(got, want) {
-				t.Errorf("examples/%s/%s differs from the template", e.Function.Name, name)
+				t.Errorf("%s of %s differs from the template", name, e.name)
 			}
 		}
 		if compared == 0 {
-			t.Errorf("examples/%s: no glue was compared", e.Function.Name)
+			t.Errorf("%s: no glue was compared", e.name)
 		}
 	}
 }

@@ -137,15 +137,22 @@ func (o *Blobs) Put(ctx context.Context, name string, r io.Reader) error {
 	return nil
 }
 
-// putChunks returns when every chunk is on disk.
-func (o *Blobs) putChunks(ctx context.Context, name string, h *head, r io.Reader) error {
+// putChunks returns when every chunk is on disk. When it fails, no chunk is on
+// its way any more, so that a purge that follows finds them all.
+func (o *Blobs) putChunks(ctx context.Context, name string, h *head, r io.Reader) (err error) {
 	doing := "storing blob " + name
 	var ahead []jetstream.PubAckFuture
+	defer func() {
+		if err != nil {
+			landed(context.WithoutCancel(ctx), ahead)
+		}
+	}()
 	settle := func(keep int) error {
 		for ; len(ahead) > keep; ahead = ahead[1:] {
 			select {
 			case <-ahead[0].Ok():
 			case err := <-ahead[0].Err():
+				ahead = ahead[1:] // it says so only once
 				return o.bus.failure(doing, err)
 			case <-ctx.Done():
 				return o.bus.failure(doing, ctx.Err())
@@ -179,6 +186,21 @@ func (o *Blobs) putChunks(ctx context.Context, name string, h *head, r io.Reader
 		}
 		if err := o.bus.room(doing); err != nil {
 			return err
+		}
+	}
+}
+
+// landed waits, for a bounded time, until each was stored or refused.
+func landed(ctx context.Context, acks []jetstream.PubAckFuture) {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	for _, a := range acks {
+		select {
+		case <-a.Ok():
+		case err := <-a.Err():
+			_ = err // refused, so it is not on its way any more
+		case <-ctx.Done():
+			return // what still comes is swept at the next start
 		}
 	}
 }

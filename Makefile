@@ -15,7 +15,8 @@ PKGS    := ./...
 ## run: build, start a node, deploy and call every example over HTTPS (ONESHOT=1: then stop)
 .PHONY: run
 run: build
-	@go run ./test/showcase -casemate $(BIN) $(if $(filter 1,$(ONESHOT)),-oneshot)
+	@go build -o bin/showcase ./test/showcase
+	@exec bin/showcase -casemate $(BIN) $(if $(filter 1,$(ONESHOT)),-oneshot)
 
 ## build: build bin/casemate
 .PHONY: build

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/casemate-dev/casemate/internal/durable"
+
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -123,7 +125,7 @@ func (b *Bus) saveMarks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return writeDurably(filepath.Join(b.cfg.Dir, marksFile), b.seal.frame(marksFile, text))
+	return durable.WriteFile(filepath.Join(b.cfg.Dir, marksFile), b.seal.frame(marksFile, text))
 }
 
 func countSubjects(ctx context.Context, st jetstream.Stream, filter string) (uint64, error) {
@@ -132,29 +134,6 @@ func countSubjects(ctx context.Context, st jetstream.Stream, filter string) (uin
 		return 0, err
 	}
 	return uint64(len(info.State.Subjects)), nil
-}
-
-func writeDurably(file string, content []byte) error {
-	tmp := file + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, file); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(file))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // exists reports whether the index of a stream knows a subject. The server

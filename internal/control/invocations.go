@@ -64,7 +64,6 @@ var (
 const (
 	maxCallHeaders = 64 << 10 // bytes
 	maxCallPath    = 8 << 10
-	maxAttribute   = 1 << 10
 )
 
 // hopByHop lists headers that belong to a connection (RFC 9110, section 7.6.1) or

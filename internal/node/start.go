@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/casemate-dev/casemate/internal/durable"
+
 	"github.com/google/uuid"
 
 	"github.com/casemate-dev/casemate/api"
@@ -175,11 +177,8 @@ func nodeID(dir string) (id string, first bool, err error) {
 	if err != nil {
 		return "", false, err
 	}
-	tmp := file + ".new"
-	if err := os.WriteFile(tmp, []byte(u.String()), 0o600); err != nil {
-		return "", false, err
-	}
-	return u.String(), true, os.Rename(tmp, file)
+	// Durably: an empty file after a power cut would keep the node from starting.
+	return u.String(), true, durable.WriteFile(file, []byte(u.String()))
 }
 
 func (n *node) unlock(context.Context) (err error) {

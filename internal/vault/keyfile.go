@@ -8,8 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
+
+	"github.com/casemate-dev/casemate/internal/durable"
 )
 
 // keyHeader precedes the key, as 64 hex digits, on the one line of a key file
@@ -101,12 +102,12 @@ func readKey(file string) ([]byte, error) {
 	return key, nil
 }
 
-func createKey(dir, file string) ([]byte, error) {
+func createKey(file string) ([]byte, error) {
 	key := make([]byte, KeySize)
 	if _, err := rand.Read(key); err != nil {
 		return nil, fmt.Errorf("drawing a root key: %v", err)
 	}
-	if err := writeDurably(dir, file, formatKey(key)); err != nil {
+	if err := durable.WriteFile(file, formatKey(key)); err != nil {
 		return nil, fmt.Errorf("writing the root key: %v", err)
 	}
 	return key, nil
@@ -151,32 +152,4 @@ func readLimited(file string) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, maxKeyFile))
-}
-
-// writeDurably makes file appear complete or not at all, whenever the machine
-// stops. A half-written temporary file is overwritten the next time.
-func writeDurably(dir, file string, text []byte) error {
-	tmp := filepath.Join(dir, "."+filepath.Base(file)+".new")
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, file); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/casemate-dev/casemate/internal/durable"
 )
 
 // Files in the data directory.
@@ -97,7 +99,7 @@ func Open(dir, keyFile string) (*Vault, error) {
 	case !own:
 		return nil, &KeyError{keyFile, "the file is missing", "put the root key there, or give no key file to have one made"}
 	default:
-		if root, err = createKey(dir, keyFile); err != nil {
+		if root, err = createKey(keyFile); err != nil {
 			return nil, err
 		}
 	}
@@ -169,7 +171,7 @@ func (v *Vault) writeCanary(dir, file string) error {
 	}
 	text := "# Casemate uses this file to recognise its root key. It holds no secret; do not remove it.\n" +
 		canaryHeader + " " + base64.StdEncoding.EncodeToString(sealed) + "\n"
-	if err := writeDurably(dir, file, []byte(text)); err != nil {
+	if err := durable.WriteFile(file, []byte(text)); err != nil {
 		return fmt.Errorf("writing the canary: %v", err)
 	}
 	return nil

@@ -18,16 +18,21 @@ run: build
 	@go build -o bin/showcase ./test/showcase
 	@exec bin/showcase -casemate $(BIN) $(if $(filter 1,$(ONESHOT)),-oneshot)
 
-## build: build bin/casemate
+## build: build bin/casemate, and the JavaScript engine in it when its sources changed
 .PHONY: build
-build:
+build: engine
 	@mkdir -p bin
 	@echo "building $(BIN) $(VERSION)"
 	@go build -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/casemate
 
+## engine: build the JavaScript engine that bin/casemate carries
+.PHONY: engine
+engine:
+	@go run ./engine/js/build
+
 ## check: format, lint, architecture and short tests under the race detector
 .PHONY: check
-check: tools
+check: tools engine
 	@$(TOOLS)/golangci-lint fmt --diff
 	@$(TOOLS)/golangci-lint run
 	@go test -count=1 ./test/architecture

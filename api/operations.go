@@ -48,7 +48,7 @@ func (c *Client) PutArtifact(ctx context.Context, digest string, size int64, r i
 	if size <= 0 {
 		return fmt.Errorf("uploading artifact: size must be positive, got %d", size)
 	}
-	header := http.Header{"Content-Type": {"application/wasm"}}
+	header := http.Header{"Content-Type": {"application/octet-stream"}} // a module or a script; the version says which
 	resp, err := c.send(ctx, http.MethodPut, path("artifacts", digest), header, r, size)
 	if err != nil {
 		return err

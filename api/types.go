@@ -12,11 +12,13 @@ import "time"
 // FunctionConfig is what a version is configured with. A zero field means the
 // node's default; the node answers with every field filled in.
 type FunctionConfig struct {
-	Runtime       string            `json:"runtime" enum:"go,rust,c,assemblyscript,wasm"`
+	Runtime       string            `json:"runtime" enum:"go,rust,c,assemblyscript,js,ts,wasm"`
 	Entry         string            `json:"entry,omitempty" enum:"command,handle"`
 	Isolation     string            `json:"isolation,omitempty" enum:"invocation"`
 	MemoryBytes   int64             `json:"memoryBytes,omitempty"`
 	TimeoutMillis int64             `json:"timeoutMillis,omitempty"`
+	CPUMillis     int64             `json:"cpuMillis,omitempty" doc:"Processor time of one invocation"`
+	Calls         int64             `json:"calls,omitempty" doc:"Host calls one invocation may make"`
 	OutputBytes   int64             `json:"outputBytes,omitempty"`
 	LogBytes      int64             `json:"logBytes,omitempty"`
 	Concurrency   Concurrency       `json:"concurrency,omitzero"`
@@ -223,6 +225,8 @@ type Receipt struct {
 	Start      time.Time `json:"start"`
 	WallMillis float64   `json:"wallMillis"`
 	CPUMillis  float64   `json:"cpuMillis"`
+	Fuel       int64     `json:"fuel,omitempty" doc:"Instructions executed, an upper bound"`
+	Calls      int64     `json:"calls,omitempty" doc:"Host calls made"`
 	MemoryPeak int64     `json:"memoryPeakBytes"`
 	BytesIn    int64     `json:"bytesIn"`
 	BytesOut   int64     `json:"bytesOut"`

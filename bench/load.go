@@ -29,6 +29,7 @@ type target struct {
 	URL     string
 	KeyFile string // API key, when it wants one
 	PID     int    // root of the process tree
+	Spread  int    // the load goes in turn to so many routes, which end with -0, -1, …
 	stop    func()
 }
 
@@ -39,8 +40,12 @@ func load(ctx context.Context, t *target, c int, d time.Duration) (sample, error
 		return sample{}, err
 	}
 	cmd := exec.CommandContext(ctx, "wrk", "-t1", "-c", strconv.Itoa(c), "-d", strconv.Itoa(int(d.Seconds()))+"s", "--timeout", "10s", "-s", "load.lua", t.URL)
+	cmd.Env = os.Environ()
 	if t.KeyFile != "" {
-		cmd.Env = append(os.Environ(), "BENCH_KEY_FILE="+t.KeyFile)
+		cmd.Env = append(cmd.Env, "BENCH_KEY_FILE="+t.KeyFile)
+	}
+	if t.Spread > 0 {
+		cmd.Env = append(cmd.Env, "BENCH_SPREAD="+strconv.Itoa(t.Spread))
 	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {

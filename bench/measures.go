@@ -1,70 +1,63 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/x509"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strconv"
 	"time"
 )
 
+// side starts one side of a comparison.
+type side func(context.Context, *bench) (*target, error)
+
 func measures() []measure {
-	versusBare := func(name, id string, ours func(context.Context, *bench) (*target, error), goal float64) measure {
-		return measure{
-			ids: []string{id + ".c1", id + ".c32"},
-			run: func(ctx context.Context, b *bench) ([]result, error) {
-				return compare(ctx, b, name, id, ours, bare, goal)
-			},
-		}
-	}
 	return []measure{
-		versusBare("no-op runner", "gateway.noop", noop, 0.6),
-		versusBare("Go, command", "wasm.go", func(ctx context.Context, b *bench) (*target, error) { return b.node(ctx, "hello-go") }, 0),
-		versusBare("Go, exported handle", "wasm.go-handle", func(ctx context.Context, b *bench) (*target, error) { return b.node(ctx, "hello-go-handle") }, 0),
-		versusBare("C, command", "wasm.c", func(ctx context.Context, b *bench) (*target, error) { return b.node(ctx, "hello-c") }, 0),
-		{
-			ids: []string{"peer.workerd.c1", "peer.workerd.c32"},
-			run: func(ctx context.Context, b *bench) ([]result, error) {
-				return compare(ctx, b, "Go, exported handle", "peer.workerd",
-					func(ctx context.Context, b *bench) (*target, error) { return b.node(ctx, "hello-go-handle") },
-					func(ctx context.Context, b *bench) (*target, error) { return b.workerd(ctx, false) }, 0)
-			},
-		},
-		{
-			ids: []string{"peer.workerd-fresh.c1", "peer.workerd-fresh.c32"},
-			run: func(ctx context.Context, b *bench) ([]result, error) {
-				return compare(ctx, b, "Go, exported handle", "peer.workerd-fresh",
-					func(ctx context.Context, b *bench) (*target, error) { return b.node(ctx, "hello-go-handle") },
-					func(ctx context.Context, b *bench) (*target, error) { return b.workerd(ctx, true) }, 0)
-			},
-		},
-		{
-			ids: []string{"peer.functions-framework.c1", "peer.functions-framework.c32"},
-			run: func(ctx context.Context, b *bench) ([]result, error) {
-				return compare(ctx, b, "Go, exported handle", "peer.functions-framework",
-					func(ctx context.Context, b *bench) (*target, error) { return b.node(ctx, "hello-go-handle") },
-					func(ctx context.Context, b *bench) (*target, error) { return b.framework(ctx) }, 0)
-			},
-		},
-		{ids: []string{"node.idle.rss"}, run: idle},
+		versus("gateway.noop", "no-op runner", noop, bare, 0.6),
+		versus("wasm.go", "Go, command", ours("hello-go"), bare, 0.5),
+		versus("wasm.go-handle", "Go, exported handle", ours("hello-go-handle"), bare, 0.5),
+		versus("wasm.rust", "Rust, command", ours("hello-rust"), bare, 0.5),
+		versus("wasm.c", "C, command", ours("hello-c"), bare, 0.5),
+		versus("js.hello", "JavaScript, the same source; workerd keeps one isolate for all requests", ours("hello-js"), workerd(false), 1.25),
+		versus("js.hello.fresh", "JavaScript, the same source; workerd loads an isolate for each request", ours("hello-js"), workerd(true), 40),
+		versus("js.hono", "the same Hono app", ours("hono"), nodeHono, 0.5),
+		versus("js.framework", "JavaScript; the peer has no isolation", ours("hello-js"), framework, 0),
+		{"wasm.cold", []string{"c", "rust", "go", "go-handle", "js"}, cold},
+		{"wasm.fuel", []string{""}, fuelled},
+		{"wasm.restore.pages", []string{""}, restoring},
+		{"wasm.pause", []string{""}, pausing},
+		{"wasm.neighbour", []string{"spin", "allocate", "recurse", "log", "trap"}, neighbours},
+		{"wasm.many", []string{"1", "10", "100"}, many},
+		{"sandbox.handover", []string{"c1", "c32"}, handover},
+		{"node.idle.rss", []string{""}, idle},
+		{"node.functions.idle", []string{"c", "js"}, idleFunctions},
+		{"profile.wasm.c", []string{"c32"}, profiled("hello-c")},
+		{"profile.wasm.go-handle", []string{"c32"}, profiled("hello-go-handle")},
+		{"profile.js.hello", []string{"c32"}, profiled("hello-js")},
+		{"profile.js.hono", []string{"c32"}, profiled("hono")},
 	}
 }
 
-func bare(ctx context.Context, b *bench) (*target, error) { return b.bare(ctx) }
-func noop(ctx context.Context, b *bench) (*target, error) { return b.noop(ctx) }
+// versus compares the throughput of two sides with one connection and with 32; the
+// goal is for 32.
+func versus(id, name string, ours, peer side, goal float64) measure {
+	return measure{id, []string{"c1", "c32"}, func(ctx context.Context, b *bench) ([]result, error) {
+		return compare(ctx, b, name, ours, peer, goal)
+	}}
+}
 
-// compare loads both sides with one connection and with 32, and gives the ratio
-// of their throughput. The CPU time per answer stands in the note: on a shared
-// machine throughput drifts, and the load generator eats of the same cores.
-func compare(ctx context.Context, b *bench, name, id string, ours func(context.Context, *bench) (*target, error),
-	peer func(context.Context, *bench) (*target, error), goal float64,
-) ([]result, error) {
+func noop(ctx context.Context, b *bench) (*target, error)      { return b.noop(ctx) }
+func bare(ctx context.Context, b *bench) (*target, error)      { return b.bare(ctx) }
+func nodeHono(ctx context.Context, b *bench) (*target, error)  { return b.nodeHono(ctx) }
+func framework(ctx context.Context, b *bench) (*target, error) { return b.framework(ctx) }
+
+func ours(fn string) side {
+	return func(ctx context.Context, b *bench) (*target, error) { return b.node(ctx, fn) }
+}
+
+func workerd(fresh bool) side {
+	return func(ctx context.Context, b *bench) (*target, error) { return b.workerd(ctx, fresh) }
+}
+
+func compare(ctx context.Context, b *bench, name string, ours, peer side, goal float64) ([]result, error) {
 	us, err := ours(ctx, b)
 	if err != nil {
 		return nil, err
@@ -82,10 +75,10 @@ func compare(ctx context.Context, b *bench, name, id string, ours func(context.C
 			return rs, err
 		}
 		r := result{
-			ID: fmt.Sprintf("%s.c%d", id, c), Unit: "req/s", Ours: a.PerSecond, Peer: z.PerSecond, PeerName: them.Name,
-			Ratio: a.PerSecond / z.PerSecond, Better: "higher", N: b.cfg.rounds,
-			Note: fmt.Sprintf("%s; CPU µs per answer %.0f against %.0f (%.3g×); p50 %.0f against %.0f µs, p99 %.0f against %.0f µs",
-				name, a.CPUMicros, z.CPUMicros, z.CPUMicros/a.CPUMicros, a.P50, z.P50, a.P99, z.P99),
+			ID: fmt.Sprintf("c%d", c), Unit: "req/s", Ours: a.PerSecond, Peer: z.PerSecond, PeerName: them.Name,
+			Ratio: a.PerSecond / z.PerSecond, CPU: a.CPUMicros, PeerCPU: z.CPUMicros, CPURatio: z.CPUMicros / a.CPUMicros,
+			Better: "higher", N: b.cfg.rounds,
+			Note: fmt.Sprintf("%s; p50 %.0f against %.0f µs, p99 %.0f against %.0f µs", name, a.P50, z.P50, a.P99, z.P99),
 		}
 		if c == 32 {
 			r.Goal = goal
@@ -95,140 +88,27 @@ func compare(ctx context.Context, b *bench, name, id string, ours func(context.C
 	return rs, nil
 }
 
-// casemate runs one client command against the bench's own context.
-func (b *bench) casemate(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, b.cfg.casemate, args...)
-	cmd.Env = append(os.Environ(), "CASEMATE_CONFIG="+filepath.Join(b.dir, "client.json"), "NO_COLOR=1")
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("casemate %s: %v\n%s", args[0], err, stderr.Bytes())
-	}
-	return out, nil
-}
-
-// up starts a node in a fresh directory and waits until it is ready.
-func (b *bench) up(ctx context.Context) (t *target, gateway string, err error) {
-	gw, err := freePort()
-	if err != nil {
-		return nil, "", err
-	}
-	ctl, err := freePort()
-	if err != nil {
-		return nil, "", err
-	}
-	data, err := os.MkdirTemp(b.dir, "node-")
-	if err != nil {
-		return nil, "", err
-	}
-	_ = os.Remove(filepath.Join(b.dir, "client.json"))
-	pid, stop, err := b.spawn("casemate", []string{
-		b.cfg.casemate, "up", "--data-dir", data,
-		"--gateway", "127.0.0.1:" + strconv.Itoa(gw), "--control", "127.0.0.1:" + strconv.Itoa(ctl),
-	}, "CASEMATE_CONFIG="+filepath.Join(b.dir, "client.json"))
-	if err != nil {
-		return nil, "", err
-	}
-	t = &target{Name: "casemate", PID: pid, stop: stop}
-	wait, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if _, err = b.casemate(wait, "status", "-o", "json"); err == nil {
-			return t, fmt.Sprintf("https://127.0.0.1:%d", gw), nil
-		}
-		select {
-		case <-wait.Done():
-			stop()
-			return nil, "", fmt.Errorf("waiting for the node: %v", err)
-		case <-tick.C:
-		}
-	}
-}
-
-// node starts a node with the bench's functions and gives the route of one.
-func (b *bench) node(ctx context.Context, fn string) (*target, error) {
-	t, gateway, err := b.up(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := b.casemate(ctx, "deploy", "functions", "--only", fn, "--yes", "-o", "json"); err != nil {
-		t.stop()
-		return nil, err
-	}
-	out, err := b.casemate(ctx, "key", "create", "--scope", "invoke:default/*", "-o", "json")
-	if err != nil {
-		t.stop()
-		return nil, err
-	}
-	var key struct{ Secret string }
-	if err := json.Unmarshal(out, &key); err != nil {
-		t.stop()
-		return nil, fmt.Errorf("reading the key: %v", err)
-	}
-	t.KeyFile = filepath.Join(b.dir, "key")
-	if err := os.WriteFile(t.KeyFile, []byte(key.Secret+"\n"), 0o600); err != nil {
-		t.stop()
-		return nil, err
-	}
-	t.URL = gateway + "/" + fn
-	pool, err := b.nodeCA()
-	if err != nil {
-		t.stop()
-		return nil, err
-	}
-	if err := b.await(ctx, t, pool); err != nil {
-		t.stop()
-		return nil, err
-	}
-	return t, nil
-}
-
-// nodeCA reads the node's certificate from the client's configuration.
-func (b *bench) nodeCA() (*x509.CertPool, error) {
-	f, err := os.ReadFile(filepath.Join(b.dir, "client.json"))
-	if err != nil {
-		return nil, err
-	}
-	var conf struct {
-		Contexts []struct {
-			CA string `json:"ca"`
-		} `json:"contexts"`
-	}
-	if err := json.Unmarshal(f, &conf); err != nil {
-		return nil, fmt.Errorf("reading the client's configuration: %v", err)
-	}
-	pool := x509.NewCertPool()
-	for _, c := range conf.Contexts {
-		if pool.AppendCertsFromPEM([]byte(c.CA)) {
-			return pool, nil
-		}
-	}
-	return nil, errors.New("the client's configuration holds no certificate")
-}
-
 // idle is the memory of a node that has nothing to do: the node and its warm
 // sandbox process, shared pages counted once.
 func idle(ctx context.Context, b *bench) ([]result, error) {
-	t, _, err := b.up(ctx)
+	s, err := b.site(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer t.stop()
+	defer s.stop()
 	// Let what the start needed be given back.
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-time.After(10 * time.Second):
+	if err := pause(ctx, settle); err != nil {
+		return nil, err
 	}
-	pss, err := treePSS(t.PID)
+	pss, err := treePSS(s.pid)
 	if err != nil {
 		return nil, err
 	}
 	return []result{{
-		ID: "node.idle.rss", Unit: "MB", Ours: float64(pss) / 1e6, Goal: 80, Better: "lower", N: 1,
+		Unit: "MB", Ours: float64(pss) / 1e6, Goal: 80, Better: "lower", N: 1,
 		Note: "the node and one warm sandbox process, proportional set size, ten seconds after the start",
 	}}, nil
 }
+
+// settle is how long a node that has started is left alone before its memory is looked at.
+const settle = 10 * time.Second

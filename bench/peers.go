@@ -34,6 +34,7 @@ type bench struct {
 	cert, key string // of the peers, PEM files
 	pool      *x509.CertPool
 	stops     []func()
+	functions map[string]built // by name in functions/casemate.yaml
 }
 
 func (b *bench) close() {
@@ -122,7 +123,7 @@ func (b *bench) await(ctx context.Context, t *target, pool *x509.CertPool) error
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	var last error
-	for tick := time.NewTicker(20 * time.Millisecond); ; {
+	for tick := time.NewTicker(5 * time.Millisecond); ; {
 		select {
 		case <-ctx.Done():
 			tick.Stop()
@@ -204,16 +205,30 @@ func serveBare(port, cert, key string) error {
 	return srv.ListenAndServeTLS(cert, key)
 }
 
-// npm installs the peers that come from npm, as their lock file says.
+// npm installs the peers that come from npm, and the Hono app that one of them runs.
 func (b *bench) npm(ctx context.Context) error {
-	if _, err := os.Stat("peers/node_modules/.package-lock.json"); err == nil {
+	return errors.Join(npmInstall(ctx, "peers"), npmInstall(ctx, "functions/hono"))
+}
+
+// npmInstall installs what a folder's lock file names, if it has one. It does nothing
+// when that was done since the lock file changed.
+func npmInstall(ctx context.Context, dir string) error {
+	lock, err := os.Stat(filepath.Join(dir, "package-lock.json"))
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	fmt.Fprintln(os.Stderr, "installing the peers from npm…")
+	if err != nil {
+		return err
+	}
+	done, err := os.Stat(filepath.Join(dir, "node_modules", ".package-lock.json"))
+	if err == nil && !done.ModTime().Before(lock.ModTime()) {
+		return nil
+	}
+	fmt.Fprintf(os.Stderr, "installing %s from npm…\n", dir)
 	cmd := exec.CommandContext(ctx, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
-	cmd.Dir = "peers"
+	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("installing peers: %v\n%s", err, out)
+		return fmt.Errorf("installing %s: %v\n%s", dir, err, out)
 	}
 	return nil
 }
@@ -268,4 +283,14 @@ func (b *bench) framework(ctx context.Context) (*target, error) {
 	return b.start(ctx, "functions-framework", "/", func(port int) []string {
 		return []string{"node", "peers/framework.js", b.key, b.cert, strconv.Itoa(port)}
 	}, "NODE_ENV=production", "FUNCTION_SIGNATURE_TYPE=http")
+}
+
+// nodeHono is the Hono app of functions/hono on Node.
+func (b *bench) nodeHono(ctx context.Context) (*target, error) {
+	if err := b.npm(ctx); err != nil {
+		return nil, err
+	}
+	return b.start(ctx, "node-server", "/hono/hello", func(port int) []string {
+		return []string{"node", "peers/hono.mjs", b.key, b.cert, strconv.Itoa(port)}
+	}, "NODE_ENV=production")
 }

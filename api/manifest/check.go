@@ -22,6 +22,11 @@ const (
 	DefaultTimeout           = 10 * time.Second
 	MinTimeout               = time.Millisecond
 	MaxTimeout               = 15 * time.Minute
+	DefaultCPU               = 10 * time.Second
+	MinCPU                   = time.Millisecond
+	MaxCPU                   = 15 * time.Minute
+	DefaultCalls       int64 = 100_000
+	MaxCalls           int64 = 100_000_000
 	DefaultOutput      int64 = 6 << 20
 	MaxOutput          int64 = 32 << 20
 	DefaultLog         int64 = 64 << 10
@@ -58,11 +63,14 @@ var (
 )
 
 // The values that a field may have.
-func runtimes() []string { return []string{"go", "rust", "c", "assemblyscript", "wasm"} }
+func runtimes() []string { return []string{"go", "rust", "c", "assemblyscript", "js", "ts", "wasm"} }
 func entries() []string  { return []string{"command", "handle"} }
 func methods() []string {
 	return []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "ANY"}
 }
+
+// script reports whether a runtime takes source text to the node, and no module.
+func script(runtime string) bool { return runtime == "js" || runtime == "ts" }
 
 // FieldIssue is one rule that a configuration breaks. No secret is in it.
 type FieldIssue struct {
@@ -92,9 +100,14 @@ func Check(name string, cfg api.FunctionConfig) []FieldIssue {
 	if cfg.Entry != "" {
 		c.oneOf("entry", cfg.Entry, entries())
 	}
+	if script(cfg.Runtime) && cfg.Entry == "command" {
+		c.add("entry", cfg.Entry, "the runtime "+cfg.Runtime+" has no entry command", "leave entry out: the default export's fetch is called for each request")
+	}
 	c.isolation(cfg.Isolation)
 	c.size("memory", cfg.MemoryBytes, MinMemory, MaxMemory)
 	c.duration("timeout", cfg.TimeoutMillis, MinTimeout, MaxTimeout)
+	c.duration("limits.cpu", cfg.CPUMillis, MinCPU, MaxCPU)
+	c.count("limits.calls", cfg.Calls, MaxCalls)
 	c.size("limits.output", cfg.OutputBytes, 1, MaxOutput)
 	c.size("limits.log", cfg.LogBytes, 1, MaxLog)
 	c.concurrency(cfg.Concurrency)
@@ -144,9 +157,9 @@ func (c *check) oneOf(field, value string, allowed []string) {
 		return
 	}
 	remedy := "write one of " + strings.Join(allowed, ", ")
-	if guess := nearest(value, allowed); guess != "" {
+	if guess, ok := languages()[strings.ToLower(value)]; ok && field == "runtime" { // before nearest, to which rs is almost ts
 		remedy = "write " + guess
-	} else if guess, ok := languages()[strings.ToLower(value)]; ok && field == "runtime" {
+	} else if guess := nearest(value, allowed); guess != "" {
 		remedy = "write " + guess
 	}
 	c.add(field, value, "there is no "+field+" "+quote(value), remedy)
@@ -154,7 +167,11 @@ func (c *check) oneOf(field, value string, allowed []string) {
 
 // languages are other names of the runtimes.
 func languages() map[string]string {
-	return map[string]string{"golang": "go", "tinygo": "go", "rs": "rust", "cargo": "rust", "clang": "c", "as": "assemblyscript", "asc": "assemblyscript", "wasi": "wasm", "webassembly": "wasm"}
+	return map[string]string{
+		"golang": "go", "tinygo": "go", "rs": "rust", "cargo": "rust", "clang": "c", "cc": "c", "as": "assemblyscript", "asc": "assemblyscript",
+		"javascript": "js", "ecmascript": "js", "mjs": "js", "jsx": "js", "node": "js", "nodejs": "js", "node.js": "js", "bun": "js",
+		"typescript": "ts", "mts": "ts", "tsx": "ts", "deno": "ts", "wasi": "wasm", "webassembly": "wasm",
+	}
 }
 
 func (c *check) isolation(v string) {
@@ -174,6 +191,13 @@ func (c *check) size(field string, n, least, most int64) {
 		c.add(field, FormatSize(n), FormatSize(n)+" is less than the "+FormatSize(least)+" allowed at least", sizeBounds(least, most))
 	case n > most:
 		c.add(field, FormatSize(n), FormatSize(n)+" is more than the "+FormatSize(most)+" allowed", sizeBounds(least, most))
+	}
+}
+
+// count checks a whole number, where 0 stands for the default.
+func (c *check) count(field string, n, most int64) {
+	if n < 0 || n > most {
+		c.add(field, fmt.Sprint(n), fmt.Sprintf("%d is outside of 1 to %d", n, most), fmt.Sprintf("write a number from 1 to %d", most))
 	}
 }
 

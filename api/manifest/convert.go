@@ -54,12 +54,16 @@ func (p *parse) function(f field) Function {
 	p.size(n, prefix, "memory", &cfg.MemoryBytes, MinMemory, MaxMemory, "128Mi")
 	p.duration(n, prefix, "timeout", &cfg.TimeoutMillis, MinTimeout, MaxTimeout, "10s")
 	if l := n.get("limits"); l != nil {
+		p.duration(l.value, prefix+".limits", "cpu", &cfg.CPUMillis, MinCPU, MaxCPU, "500ms")
+		p.count(l.value, prefix+".limits", "calls", &cfg.Calls, 1, MaxCalls)
 		p.size(l.value, prefix+".limits", "output", &cfg.OutputBytes, 1, MaxOutput, "6Mi")
 		p.size(l.value, prefix+".limits", "log", &cfg.LogBytes, 1, MaxLog, "64Ki")
 	}
 	if c := n.get("concurrency"); c != nil {
-		p.count(c.value, prefix+".concurrency", "max", &cfg.Concurrency.Max, 1)
-		p.count(c.value, prefix+".concurrency", "reserved", &cfg.Concurrency.Reserved, 0)
+		var most, reserved int64
+		p.count(c.value, prefix+".concurrency", "max", &most, 1, MaxConcurrency)
+		p.count(c.value, prefix+".concurrency", "reserved", &reserved, 0, MaxConcurrency)
+		cfg.Concurrency.Max, cfg.Concurrency.Reserved = int(most), int(reserved)
 	}
 	if e := n.get("environment"); e != nil && e.value.kind == object {
 		cfg.Environment = make(map[string]string, len(e.value.fields))
@@ -236,17 +240,17 @@ func (p *parse) boolean(n *node, key string, into *bool) {
 }
 
 // count reads a whole number; least tells a written 0 from none.
-func (p *parse) count(n *node, prefix, key string, into *int, least int64) {
+func (p *parse) count(n *node, prefix, key string, into *int64, least, most int64) {
 	f := n.get(key)
 	if f == nil || f.value.kind != integer || p.reported(prefix+"."+key) {
 		return
 	}
 	v, ok := f.value.integer()
-	if !ok || v < least || v > MaxConcurrency {
-		p.add(f.value.place, prefix+"."+key, f.value.value, fmt.Sprintf("%s is outside of %d to %d", shown(f.value.value), least, MaxConcurrency), fmt.Sprintf("write a number from %d to %d", least, MaxConcurrency))
+	if !ok || v < least || v > most {
+		p.add(f.value.place, prefix+"."+key, f.value.value, fmt.Sprintf("%s is outside of %d to %d", shown(f.value.value), least, most), fmt.Sprintf("write a number from %d to %d", least, most))
 		return
 	}
-	*into = int(v)
+	*into = v
 }
 
 func (p *parse) size(n *node, prefix, key string, into *int64, least, most int64, example string) {

@@ -74,10 +74,15 @@ func Parse(name string, src []byte) (*Manifest, error) {
 
 // WithDefaults fills in what cfg leaves open, as a node does.
 func WithDefaults(cfg api.FunctionConfig) api.FunctionConfig {
+	if script(cfg.Runtime) {
+		fill(&cfg.Entry, "handle")
+	}
 	fill(&cfg.Entry, "command")
 	fill(&cfg.Isolation, "invocation")
 	fill(&cfg.MemoryBytes, DefaultMemory)
 	fill(&cfg.TimeoutMillis, DefaultTimeout.Milliseconds())
+	fill(&cfg.CPUMillis, DefaultCPU.Milliseconds())
+	fill(&cfg.Calls, DefaultCalls)
 	fill(&cfg.OutputBytes, DefaultOutput)
 	fill(&cfg.LogBytes, DefaultLog)
 	fill(&cfg.Concurrency.Max, DefaultConcurrency)

@@ -34,7 +34,7 @@ functions:
     timeout: 1m30s
     concurrency: {max: 64, reserved: 2}
     isolation: invocation
-    limits: {output: 6Mi, log: 64Ki}
+    limits: {cpu: 500ms, calls: 2000, output: 6Mi, log: 64Ki}
     environment:
       GREETING: hello
       URL: https://example.com/a/b?c=d
@@ -66,7 +66,7 @@ func TestFullManifest(t *testing.T) {
 		first.Line = 4
 		want := Function{Name: "thumbnail", Source: "functions/thumbnail", Line: 4, Config: api.FunctionConfig{
 			Runtime: "go", Entry: "command", Isolation: "invocation", MemoryBytes: 128 << 20, TimeoutMillis: 90_000,
-			OutputBytes: 6 << 20, LogBytes: 64 << 10, Concurrency: api.Concurrency{Max: 64, Reserved: 2},
+			CPUMillis: 500, Calls: 2000, OutputBytes: 6 << 20, LogBytes: 64 << 10, Concurrency: api.Concurrency{Max: 64, Reserved: 2},
 			Environment: map[string]string{"GREETING": "hello", "URL": "https://example.com/a/b?c=d", "EMPTY": "", "TEXT": "two\nlines\n"},
 			HTTP: []api.HTTPTrigger{
 				{Method: "POST", Path: "/thumbnail/{id}", Public: true, BodyLimit: 5 << 20, CORS: &api.CORS{
@@ -94,8 +94,15 @@ func TestDefaults(t *testing.T) {
 	given := m.Functions[0].Config
 	c := WithDefaults(given)
 	if c.MemoryBytes != 128<<20 || c.TimeoutMillis != 10_000 || c.OutputBytes != 6<<20 || c.LogBytes != 64<<10 ||
-		c.Concurrency.Max != 64 || c.HTTP[0].BodyLimit != 1<<20 || c.Entry != "command" || c.Isolation != "invocation" {
+		c.Concurrency.Max != 64 || c.HTTP[0].BodyLimit != 1<<20 || c.Entry != "command" || c.Isolation != "invocation" ||
+		c.CPUMillis != 10_000 || c.Calls != 100_000 {
 		t.Errorf("got %+v", c)
+	}
+	for _, runtime := range []string{"js", "ts"} {
+		script := WithDefaults(api.FunctionConfig{Runtime: runtime})
+		if issues := Check("f", script); script.Entry != "handle" || len(issues) > 0 {
+			t.Errorf("%s is entered by %s: %+v", runtime, script.Entry, issues)
+		}
 	}
 	if given.HTTP[0].BodyLimit != 0 {
 		t.Error("the caller's configuration was changed")
@@ -217,12 +224,16 @@ func TestSchemaAndRulesAgree(t *testing.T) {
 		{in("limits", "properties", "log")["pattern"], sizeForm},
 		{in(append(route, "bodyLimit")...)["pattern"], sizeForm},
 		{in("timeout")["pattern"], durationForm},
+		{in("limits", "properties", "cpu")["pattern"], durationForm},
 		{in(append(route, "cors", "properties", "maxAge")...)["pattern"], durationForm},
 		{in("concurrency", "properties", "max")["maximum"], float64(MaxConcurrency)},
 		{in("http")["maxItems"], float64(MaxRoutes)},
 		{in(append(route, "path")...)["maxLength"], float64(MaxPath)},
 		{in("memory")["default"], FormatSize(DefaultMemory)},
 		{in("timeout")["default"], FormatDuration(DefaultTimeout)},
+		{in("limits", "properties", "cpu")["default"], FormatDuration(DefaultCPU)},
+		{in("limits", "properties", "calls")["default"], float64(DefaultCalls)},
+		{in("limits", "properties", "calls")["maximum"], float64(MaxCalls)},
 		{in("limits", "properties", "output")["default"], FormatSize(DefaultOutput)},
 		{in("limits", "properties", "log")["default"], FormatSize(DefaultLog)},
 		{in(append(route, "bodyLimit")...)["default"], FormatSize(DefaultBody)},
@@ -271,6 +282,9 @@ func TestRulesHoldWithoutTheSchema(t *testing.T) {
 		"isolation":               {Runtime: "go", Isolation: "gvisor"},
 		"memory":                  {Runtime: "go", MemoryBytes: -1},
 		"timeout":                 {Runtime: "go", TimeoutMillis: MaxTimeout.Milliseconds() + 1},
+		"limits.cpu":              {Runtime: "go", CPUMillis: MaxCPU.Milliseconds() + 1},
+		"limits.calls":            {Runtime: "go", Calls: -1},
+		"entry of a script":       {Runtime: "js", Entry: "command"},
 		"limits.output":           {Runtime: "go", OutputBytes: MaxOutput + 1},
 		"limits.log":              {Runtime: "go", LogBytes: -1},
 		"concurrency.max":         {Runtime: "go", Concurrency: api.Concurrency{Max: -1}},
@@ -288,7 +302,7 @@ func TestRulesHoldWithoutTheSchema(t *testing.T) {
 		issues := Check("f", c)
 		found := false
 		for _, i := range issues {
-			found = found || i.Field == name || name == "" && i.Field == "runtime"
+			found = found || i.Field == strings.TrimSuffix(name, " of a script") || name == "" && i.Field == "runtime"
 		}
 		if !found {
 			t.Errorf("%s: got %+v", name, issues)

@@ -96,7 +96,7 @@ func synonyms() map[string]string {
 		"ram": "memory", "memorysize": "memory", "src": "source", "dir": "source", "folder": "source", "code": "source",
 		"language": "runtime", "lang": "runtime", "handler": "entry", "main": "entry", "scale": "concurrency",
 		"url": "path", "uri": "path", "verb": "method", "anonymous": "public", "auth": "public", "maxbody": "bodyLimit",
-		"tenant": "namespace", "origin": "origins", "stdout": "output", "logs": "log",
+		"tenant": "namespace", "origin": "origins", "stdout": "output", "logs": "log", "cputime": "cpu", "cpums": "cpu", "fuel": "cpu", "subrequests": "calls", "hostcalls": "calls",
 	}
 }
 

@@ -137,7 +137,7 @@ func (p *parse) wrongKind(s spot, k *broken.Type) {
 	if len(k.Want) > 1 {
 		want = "size"
 	}
-	if quantity := want == "size" || strings.HasSuffix(s.name, ".timeout") || strings.HasSuffix(s.name, ".maxAge"); quantity && (s.node.kind == integer || s.node.kind == number) {
+	if quantity := want == "size" || strings.HasSuffix(s.name, ".timeout") || strings.HasSuffix(s.name, ".limits.cpu") || strings.HasSuffix(s.name, ".maxAge"); quantity && (s.node.kind == integer || s.node.kind == number) {
 		return // the conversion explains numbers better
 	}
 	p.unread = append(p.unread, s.name)

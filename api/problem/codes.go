@@ -32,6 +32,8 @@ const (
 	FunctionOutput    Code = "function_output_limit"
 	FunctionMemory    Code = "function_memory_limit"
 	FunctionStack     Code = "function_stack_limit"
+	FunctionCPU       Code = "function_cpu_limit"
+	FunctionCalls     Code = "function_call_limit"
 	ArtifactTampered  Code = "artifact_tampered"
 	SandboxLost       Code = "sandbox_lost"
 	Overloaded        Code = "overloaded"
@@ -55,7 +57,7 @@ func table() []Row {
 		{InvalidPath, 400, "The path is not in canonical form", "Send the path without empty, dot or encoded-dot segments, backslashes or control characters."},
 		{InvalidHeader, 400, "A header cannot be accepted", "Remove or correct the header named."},
 		{InvalidManifest, 400, "The manifest is not valid", "Correct the place named; `casemate config validate` checks without deploying."},
-		{InvalidModule, 400, "The code cannot be run", "Build for WASI preview 1 (`wasm32-wasi`), exporting `_start`, or `_initialize` and `handle`."},
+		{InvalidModule, 400, "The code cannot be run", "Build for WASI preview 1 (`wasm32-wasi`), exporting `_start`, or `_initialize` and `handle`; for js and ts, export a default object with a `fetch` method."},
 		{SecretInConfig, 400, "A plain environment value looks like a secret", "Take the value out of the manifest. Environment values are stored and shown in the clear."},
 		{Unauthenticated, 401, "A valid credential is needed", "Send an API key as `Authorization: Bearer …`. `casemate key create` makes one."},
 		{Forbidden, 403, "The credential does not allow this", "Use a credential whose scopes name this function, or ask its owner for one."},
@@ -78,6 +80,8 @@ func table() []Row {
 		{FunctionOutput, 502, "The function's answer was too large", "Answer with less, or raise limits.output in the manifest."},
 		{FunctionMemory, 502, "The function ran out of memory", "Use less, or raise memory in the manifest."},
 		{FunctionStack, 502, "The function called itself too deeply", "Look for recursion without an end."},
+		{FunctionCPU, 502, "The function did more work than it may", "Do less in one invocation, or raise limits.cpu in the manifest. The same input fails again: work is counted, not timed."},
+		{FunctionCalls, 502, "The function made too many host calls", "Make fewer in one invocation, or raise limits.calls in the manifest."},
 		{ArtifactTampered, 502, "The stored code is not what was deployed", "It was refused. Deploy the function again and find out who changed the data directory."},
 		{SandboxLost, 502, "The sandbox ended before the function answered", "Send the request again if it may safely be done twice."},
 		{Overloaded, 503, "The node has no room for this now", "Wait for the time in Retry-After, then try again."},

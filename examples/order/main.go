@@ -7,7 +7,10 @@ import (
 	"strconv"
 )
 
-func main() { Serve(price) }
+func main() { Serve(price, sample) }
+
+// sample is priced once, at deployment: encoding/json has then met these types.
+var sample = &Request{Body: []byte(`{"currency":"EUR","items":[{"sku":"SAMPLE","quantity":1,"priceCents":100}]}`)}
 
 // Order is what a shop sends. Amounts are integer cents: money is never a float.
 type Order struct {

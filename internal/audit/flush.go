@@ -44,6 +44,12 @@ func lines(data []byte) iter.Seq[[]byte] {
 	}
 }
 
+// roomFor guesses the size of a batch that begins with these entries, in bytes: they
+// are mostly of one function and alike.
+func roomFor(entries []entry, most int) int {
+	return min(min(len(entries), most)*(len(entries[0].body)+32), maxBatchBytes)
+}
+
 // group splits entries into batches: by function, in order of appearance.
 func group(entries []entry, most int) []batch {
 	var out []*batch
@@ -53,7 +59,7 @@ func group(entries []entry, most int) []batch {
 		name := e.namespace + "/" + e.function
 		b := open[name]
 		if b == nil || b.count >= most || len(b.data)+len(e.body) > maxBatchBytes {
-			b = &batch{namespace: e.namespace, function: e.function}
+			b = &batch{namespace: e.namespace, function: e.function, data: make([]byte, 0, roomFor(entries[i:], most))}
 			open[name] = b
 			out = append(out, b)
 		}

@@ -15,6 +15,9 @@ import (
 // segmentSize is where a segment ends and the next one begins, in bytes.
 const segmentSize = 4 << 20
 
+// keepBuffer is the largest buffer that is kept from one write to the next, in bytes.
+const keepBuffer = 1 << 20
+
 // segmentFile is what journal needs of a file; tests put faults in between.
 type segmentFile interface {
 	Write(p []byte) (int, error)
@@ -37,6 +40,7 @@ type journal struct {
 	before uint64 // frames of the segment before
 	closed []uint64
 	buf    []byte
+	ends   []int // of the frames in buf
 }
 
 func createSegment(name string) (segmentFile, error) {
@@ -47,36 +51,68 @@ func segmentName(number uint64) string { return fmt.Sprintf("%016x.journal", num
 
 func (j *journal) path(number uint64) string { return filepath.Join(j.dir, segmentName(number)) }
 
-// append writes one frame with a single write(2). After an error nothing of it
-// remains: the file is cut back, or given up and never appended to again.
+// append writes one frame; see appendAll.
 func (j *journal) append(kind byte, body []byte) (position, error) {
+	e := [1]entry{{body: body}}
+	_, err := j.appendAll(kind, e[:])
+	return e[0].at, err
+}
+
+// checkBody refuses a record that no frame can hold.
+func checkBody(body []byte) error {
 	if len(body)+1+tagSize > maxBody {
-		return position{}, fmt.Errorf("a record of %d bytes is too large for the journal", len(body))
+		return fmt.Errorf("a record of %d bytes is too large for the journal", len(body))
+	}
+	return nil
+}
+
+// appendAll writes a frame for each entry, all with a single write(2), and notes in
+// the entries where they are. After an error the first whole of them are in the
+// journal, and of the others nothing remains: the file is cut back to the end of the
+// last whole frame, or given up and never appended to again.
+func (j *journal) appendAll(kind byte, entries []entry) (whole int, err error) {
+	for i := range entries {
+		if err := checkBody(entries[i].body); err != nil {
+			return 0, err
+		}
 	}
 	if j.file != nil && j.size >= segmentSize {
 		j.end()
 	}
 	if j.file == nil {
 		if err := j.begin(); err != nil {
-			return position{}, err
+			return 0, err
 		}
 	}
-	j.buf = j.codec.appendFrame(j.buf[:0], j.frames, kind, body)
-	if n, err := j.file.Write(j.buf); err != nil || n < len(j.buf) {
-		// Cut off what was written of the frame, so that the segment reads as whole.
-		// The segment ends here even when that succeeds: its next position was used
-		// to seal this frame, and a nonce is used once.
+	if cap(j.buf) > keepBuffer {
+		j.buf = nil
+	}
+	j.buf, j.ends = j.buf[:0], j.ends[:0]
+	for i := range entries {
+		j.buf = j.codec.appendFrame(j.buf, j.frames+uint64(i), kind, entries[i].body)
+		j.ends = append(j.ends, len(j.buf))
+	}
+	n, err := j.file.Write(j.buf)
+	for whole < len(entries) && j.ends[whole] <= n {
+		entries[whole].at = position{j.codec.number, j.frames}
+		j.frames++
+		whole++
+	}
+	if whole > 0 {
+		j.size += int64(j.ends[whole-1])
+	}
+	if err != nil || whole < len(entries) {
+		// Cut off what was written of the next frame, so that the segment reads as
+		// whole. The segment ends here even when that succeeds: the positions behind
+		// were used to seal frames, and a nonce is used once.
 		cut := j.file.Truncate(j.size)
 		j.end()
 		if err == nil {
 			err = errors.New("short write")
 		}
-		return position{}, writeFailure(errors.Join(err, cut))
+		return whole, writeFailure(errors.Join(err, cut))
 	}
-	pos := position{j.codec.number, j.frames}
-	j.size += int64(len(j.buf))
-	j.frames++
-	return pos, nil
+	return whole, nil
 }
 
 func writeFailure(err error) error {

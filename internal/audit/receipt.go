@@ -21,6 +21,8 @@ type Receipt struct {
 	Start     time.Time     `json:"start"`
 	Wall      time.Duration `json:"wallNanos"`
 	CPU       time.Duration `json:"cpuNanos"`
+	Fuel      int64         `json:"fuel,omitempty"`  // instructions executed, an upper bound
+	Calls     int64         `json:"calls,omitempty"` // of the host
 	Memory    int64         `json:"memoryPeakBytes"`
 	BytesIn   int64         `json:"bytesIn"`
 	BytesOut  int64         `json:"bytesOut"`

@@ -1,12 +1,14 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -114,11 +116,12 @@ type Recorder struct {
 	batches  []batch       // of receipts, not in the stream yet
 	upTo     position      // behind the last receipt in batches
 
-	mu      sync.Mutex
-	journal *journal
-	pending []entry // in the journal, in no batch yet
-	waiting int64   // bytes of receipts in pending and batches
-	closed  bool
+	mu        sync.Mutex
+	journal   *journal
+	gathering *commit // receipts that the next write takes along; nil when nobody waits
+	pending   []entry // in the journal, in no batch yet
+	waiting   int64   // bytes of receipts in pending and batches
+	closed    bool
 
 	logs logQueue
 
@@ -255,28 +258,91 @@ func (r *Recorder) Record(ctx context.Context, rc *Receipt) error {
 	if rc.ID == "" || !function.ValidName(rc.Namespace) || !function.ValidName(rc.Function) {
 		return fmt.Errorf("recording a receipt: it has no id, or %.80q is not the name of a function", rc.Namespace+"/"+rc.Function)
 	}
-	body, err := json.Marshal(rc)
-	if err != nil {
-		return fmt.Errorf("recording a receipt: %v", err)
+	var room [1 << 10]byte
+	b, err := appendReceipt(room[:0], rc)
+	if err == nil {
+		err = checkBody(b)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case r.closed:
-		return fmt.Errorf("recording a receipt: %w", ErrClosed)
-	case r.waiting+int64(len(body)) > r.cfg.MaxJournal:
-		return fmt.Errorf("recording a receipt: %w", ErrJournalFull)
-	}
-	at, err := r.journal.append(kindReceipt, body)
 	if err != nil {
 		return fmt.Errorf("recording a receipt: %w", err)
 	}
-	r.pending = append(r.pending, entry{rc.Namespace, rc.Function, body, at})
-	r.waiting += int64(len(body))
-	if len(r.pending) == r.cfg.Batch {
-		r.hurry()
+	c, place, err := r.join(entry{namespace: rc.Namespace, function: rc.Function, body: bytes.Clone(b)})
+	if err != nil {
+		return fmt.Errorf("recording a receipt: %w", err)
+	}
+	if place > 0 {
+		<-c.written
+	} else {
+		// The goroutines that are ready may have receipts too: one write is enough.
+		runtime.Gosched()
+		r.commit(c)
+	}
+	if place >= c.whole {
+		return fmt.Errorf("recording a receipt: %w", c.err)
 	}
 	return nil
+}
+
+// commit is a group of receipts that one write puts into the journal. Whoever comes
+// first writes it, the others wait for that. Until it is written, Recorder.mu
+// guards it.
+type commit struct {
+	entries []entry
+	bytes   int64
+	written chan struct{} // closed when it was; nil while there is one receipt
+	whole   int           // so many of the entries are in the journal
+	err     error         // and the others are not, because of this
+}
+
+// join adds a receipt to the next write, as the first or a later one.
+func (r *Recorder) join(e entry) (c *commit, place int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c = r.gathering
+	gathered := int64(0)
+	if c != nil {
+		gathered = c.bytes
+	}
+	switch {
+	case r.closed:
+		return nil, 0, ErrClosed
+	case r.waiting+gathered+int64(len(e.body)) > r.cfg.MaxJournal:
+		return nil, 0, ErrJournalFull
+	case c == nil:
+		c = &commit{}
+		r.gathering = c
+	case c.written == nil:
+		c.written = make(chan struct{})
+	}
+	c.entries = append(c.entries, e)
+	c.bytes += int64(len(e.body))
+	return c, len(c.entries) - 1, nil
+}
+
+// commit writes what has gathered, and wakes those who wait for it.
+func (r *Recorder) commit(c *commit) {
+	r.mu.Lock()
+	defer func() {
+		written := c.written
+		r.mu.Unlock()
+		if written != nil {
+			close(written)
+		}
+	}()
+	r.gathering = nil
+	if r.closed { // meanwhile; the journal may be gone
+		c.err = ErrClosed
+		return
+	}
+	c.whole, c.err = r.journal.appendAll(kindReceipt, c.entries)
+	before := len(r.pending)
+	r.pending = append(r.pending, c.entries[:c.whole]...)
+	for i := range c.whole {
+		r.waiting += int64(len(c.entries[i].body))
+	}
+	if before < r.cfg.Batch && len(r.pending) >= r.cfg.Batch {
+		r.hurry()
+	}
 }
 
 func (r *Recorder) hurry() {

@@ -76,8 +76,11 @@ func (a *app) describeVersion(f *api.Function) error {
 	cfg := v.Config
 	row("live", "%s, %s, by %s", a.p.ID(v.ID), a.p.Time(v.Created), v.Creator)
 	row("code", "%s, %s, entry %s", cfg.Runtime, output.Bytes(v.Size), cfg.Entry)
-	row("limits", "memory %s, timeout %s, output %s, log %s", output.Bytes(cfg.MemoryBytes),
-		manifest.FormatDuration(time.Duration(cfg.TimeoutMillis)*time.Millisecond), output.Bytes(cfg.OutputBytes), output.Bytes(cfg.LogBytes))
+	span := func(millis int64) string {
+		return manifest.FormatDuration(time.Duration(millis) * time.Millisecond)
+	}
+	row("limits", "memory %s, timeout %s, CPU %s, %d host calls, output %s, log %s", output.Bytes(cfg.MemoryBytes),
+		span(cfg.TimeoutMillis), span(cfg.CPUMillis), cfg.Calls, output.Bytes(cfg.OutputBytes), output.Bytes(cfg.LogBytes))
 	row("concurrency", "at most %d, %d reserved", cfg.Concurrency.Max, cfg.Concurrency.Reserved)
 	row("isolation", "%s", cfg.Isolation)
 	for _, k := range slices.Sorted(maps.Keys(cfg.Environment)) {

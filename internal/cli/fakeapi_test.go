@@ -114,7 +114,7 @@ func (n *fakeNode) invoke(r *http.Request) (any, error) {
 	rc := api.Receipt{
 		ID: id, RequestID: "req-" + id, Namespace: f.Namespace, Function: f.Name, Version: f.Live.ID, Artifact: f.Live.Artifact, Alias: "live",
 		Trigger: "invoke", Principal: "key:fakenodekey0001", Sandbox: "sbx-1", Isolation: "invocation", Start: noon.Add(-time.Minute),
-		WallMillis: 3.25, CPUMillis: 2.5, MemoryPeak: 4 << 20, BytesIn: int64(len(in.Body)), Status: 200, Outcome: "ok",
+		WallMillis: 3.25, CPUMillis: 2.5, Fuel: 1_234_567, Calls: 3, MemoryPeak: 4 << 20, BytesIn: int64(len(in.Body)), Status: 200, Outcome: "ok",
 	}
 	res := api.InvocationResult{Status: 200, Headers: map[string][]string{"content-type": {"text/plain"}}, Body: in.Body, Log: []string{"saw it"}}
 	switch body := string(in.Body); body {

@@ -27,6 +27,7 @@ func (a *app) initCommand() *cobra.Command {
 		`),
 		Example: examples(`
 			casemate init hello --runtime go
+			casemate init shop --runtime ts
 			casemate init resize --runtime rust --dir services/resize
 		`),
 		Args: cobra.ArbitraryArgs,

@@ -21,7 +21,7 @@ import (
 type project struct {
 	*manifest.Manifest
 	dir      string
-	prebuilt map[string]string // function → .wasm file, in place of a build
+	prebuilt map[string]string // function → its artifact, in place of a build
 }
 
 func (a *app) loadProject(args []string) (*project, error) {
@@ -155,7 +155,10 @@ func (a *app) buildOne(ctx context.Context, pr *project, f manifest.Function, to
 	}
 	title := "build " + f.Name + " (" + f.Config.Runtime + ")"
 	if file, ok := pr.prebuilt[f.Name]; ok {
-		req.Source, req.Runtime = file, build.Wasm
+		req.Source, req.Prebuilt = file, true
+		if f.Config.Runtime != build.JavaScript && f.Config.Runtime != build.TypeScript {
+			req.Runtime = build.Wasm
+		}
 		title = "read " + f.Name + " (prebuilt)"
 	}
 	step := steps.Start(title)

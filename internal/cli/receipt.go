@@ -64,6 +64,7 @@ func (a *app) showReceipt(r *api.Receipt) error {
 	row("sandbox", "%s, isolation %s%s", cmp.Or(r.Sandbox, "–"), cmp.Or(r.Isolation, "–"), cold)
 	row("start", "%s", r.Start.UTC().Format(time.RFC3339Nano))
 	row("took", "%s, CPU %s, memory up to %s", output.Millis(r.WallMillis), output.Millis(r.CPUMillis), output.Bytes(r.MemoryPeak))
+	row("counted", "%d instructions at most, %d host calls", r.Fuel, r.Calls)
 	row("bytes", "in %s, out %s, log %s", output.Bytes(r.BytesIn), output.Bytes(r.BytesOut), output.Bytes(r.LogBytes))
 	outcome := c.Good
 	if r.Outcome != "ok" {

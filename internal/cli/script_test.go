@@ -181,8 +181,13 @@ func runCommand(ts *testscript.TestScript, args []string) int {
 	return code
 }
 
-// fakeBuild takes the file `code` of a source folder for the module.
-func fakeBuild(_ context.Context, req build.Request) (build.Artifact, error) {
+// fakeBuild takes the file `code` of a source folder for the module. Scripts are
+// bundled as they always are: that needs no tool.
+func fakeBuild(ctx context.Context, req build.Request) (build.Artifact, error) {
+	if req.Runtime == build.JavaScript || req.Runtime == build.TypeScript {
+		req.Env = []string{"PATH="}
+		return build.Build(ctx, req)
+	}
 	src := filepath.Join(req.Dir, req.Source)
 	if filepath.IsAbs(req.Source) {
 		src = req.Source

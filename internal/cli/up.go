@@ -55,10 +55,12 @@ func (a *app) upCommand() *cobra.Command {
 		`),
 		Args: cobra.ArbitraryArgs,
 		RunE: a.run(arguments{}, func(ctx context.Context, _ []string) error {
-			var err error
-			if o.LogHandler, err = a.logHandler(a.env.Stderr, level, format); err != nil {
+			handler, flush, err := a.nodeLog(a.env.Stderr, level, format)
+			if err != nil {
 				return err
 			}
+			defer flush()
+			o.LogHandler = handler
 			return a.up(ctx, o)
 		}),
 	}

@@ -30,7 +30,7 @@ func samples() []sample {
 		{"GET", "/v1/status", "/v1/status", "", "", operators},
 		{"GET", "/v1/schemas/manifest", "/v1/schemas/manifest", "", "", operators},
 		{"HEAD", "/v1/artifacts/{digest}", "/v1/artifacts/" + d, "", "", operators},
-		{"PUT", "/v1/artifacts/{digest}", "/v1/artifacts/" + d, "x", "application/wasm", operators},
+		{"PUT", "/v1/artifacts/{digest}", "/v1/artifacts/" + d, "x", "application/octet-stream", operators},
 		{"POST", "/v1/namespaces/{ns}/plan", "/v1/namespaces/default/plan", `{"functions":[` + spec + `]}`, jsonMedia, nil},
 		{"POST", "/v1/namespaces/{ns}/apply", "/v1/namespaces/default/apply", `{"plan":{"namespace":"default","alias":"live","changes":[]},"functions":[` + spec + `]}`, jsonMedia, nil},
 		{"GET", "/v1/namespaces/{ns}/functions", "/v1/namespaces/default/functions", "", "", []string{"wrong-fn-key"}},

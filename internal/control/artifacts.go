@@ -47,7 +47,7 @@ func (h *Handler) registerArtifacts() {
 		OperationID: "putArtifact", Method: http.MethodPut, Path: "/v1/artifacts/{digest}", Tags: []string{"artifacts"},
 		Summary: "Upload an artifact", Description: "The digest is verified while the body arrives. At most 64 MiB, with a Content-Length.",
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-			"application/wasm": {Schema: &huma.Schema{Type: "string", Format: "binary"}},
+			"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}},
 		}},
 	}, deployer, func(ctx context.Context, x *exchange, in *artifactInput) (*nothing, error) {
 		d, err := in.parse()

@@ -19,10 +19,12 @@ import (
 	"github.com/casemate-dev/casemate/internal/registry"
 )
 
-// Artifacts keeps code by its digest; see registry.Registry for all four.
+// Artifacts keeps code by its digest; see registry.Registry for all four. What
+// Artifact gives has been checked against the digest.
 type Artifacts interface {
 	PutArtifact(ctx context.Context, d function.Digest, size int64, r io.Reader) error
 	HasArtifact(ctx context.Context, d function.Digest) (bool, error)
+	Artifact(ctx context.Context, d function.Digest) ([]byte, error)
 }
 
 // Deployments changes what is deployed.

@@ -22,8 +22,9 @@ func configIn(c api.FunctionConfig) function.Config {
 	out := function.Config{
 		Runtime: function.Runtime(c.Runtime), Entry: function.Entry(c.Entry), Isolation: function.Isolation(c.Isolation),
 		Limits: function.Limits{
-			Memory: c.MemoryBytes, Timeout: time.Duration(c.TimeoutMillis) * time.Millisecond, Output: c.OutputBytes,
-			Log: c.LogBytes, Concurrency: c.Concurrency.Max, Reserved: c.Concurrency.Reserved,
+			Memory: c.MemoryBytes, Timeout: time.Duration(c.TimeoutMillis) * time.Millisecond,
+			CPU: time.Duration(c.CPUMillis) * time.Millisecond, Calls: c.Calls, Output: c.OutputBytes, Log: c.LogBytes,
+			Concurrency: c.Concurrency.Max, Reserved: c.Concurrency.Reserved,
 		},
 	}
 	if len(c.Environment) > 0 { // an empty map is another digest than none
@@ -45,7 +46,8 @@ func configIn(c api.FunctionConfig) function.Config {
 func configOut(c *function.Config) api.FunctionConfig {
 	out := api.FunctionConfig{
 		Runtime: string(c.Runtime), Entry: string(c.Entry), Isolation: string(c.Isolation),
-		MemoryBytes: c.Limits.Memory, TimeoutMillis: c.Limits.Timeout.Milliseconds(), OutputBytes: c.Limits.Output, LogBytes: c.Limits.Log,
+		MemoryBytes: c.Limits.Memory, TimeoutMillis: c.Limits.Timeout.Milliseconds(),
+		CPUMillis: c.Limits.ComputeTime().Milliseconds(), Calls: c.Limits.HostCalls(), OutputBytes: c.Limits.Output, LogBytes: c.Limits.Log,
 		Concurrency: api.Concurrency{Max: c.Limits.Concurrency, Reserved: c.Limits.Reserved}, Environment: c.Environment,
 	}
 	for _, t := range c.HTTP {
@@ -143,7 +145,7 @@ func receiptOut(r *audit.Receipt) api.Receipt {
 	return api.Receipt{
 		ID: r.ID, RequestID: r.RequestID, Namespace: r.Namespace, Function: r.Function, Version: r.Version, Artifact: r.Artifact,
 		Alias: r.Alias, Trigger: r.Trigger, Route: r.Route, Principal: r.Principal, Sandbox: r.Sandbox, Isolation: r.Isolation,
-		Cold: r.Cold, Start: r.Start.UTC(), WallMillis: millis(r.Wall), CPUMillis: millis(r.CPU), MemoryPeak: r.Memory,
+		Cold: r.Cold, Start: r.Start.UTC(), WallMillis: millis(r.Wall), CPUMillis: millis(r.CPU), Fuel: r.Fuel, Calls: r.Calls, MemoryPeak: r.Memory,
 		BytesIn: r.BytesIn, BytesOut: r.BytesOut, LogBytes: r.LogBytes, Status: r.Status, Outcome: r.Outcome,
 	}
 }

@@ -106,6 +106,47 @@ func TestCodeThatCannotRunNeverBecomesLive(t *testing.T) {
 	}
 }
 
+// A script is text: what cannot be is refused before a sandbox sees it, and the
+// text is left for the sandbox to judge.
+func TestScriptsMustBeText(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	c, ctx := r.client(adminSecret), t.Context()
+	apply := func(runtime, code string) error {
+		d := string(function.DigestOf([]byte(code)))
+		if err := c.PutArtifact(ctx, d, int64(len(code)), strings.NewReader(code)); err != nil {
+			t.Fatal(err)
+		}
+		specs := []api.FunctionSpec{{Name: "hello", Artifact: d, Config: api.FunctionConfig{Runtime: runtime}}}
+		plan, err := c.Plan(ctx, "default", api.PlanRequest{Functions: specs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Apply(ctx, "default", api.ApplyRequest{Plan: *plan, Functions: specs})
+		return err
+	}
+	for _, runtime := range []string{"js", "ts"} {
+		for _, code := range []string{"\x00asm\x01\x00\x00\x00", "export default {}\xff", "\xff\xfee\x00x\x00"} {
+			if e := refused(t, apply(runtime, code), problem.InvalidModule); e.Field != "functions.hello" || e.Remedy == "" {
+				t.Errorf("%s %q: %+v", runtime, code, e.Details)
+			}
+		}
+		if len(r.prepared) != 0 {
+			t.Fatalf("%s: a sandbox was troubled with %d versions", runtime, len(r.prepared))
+		}
+	}
+	if err := apply("wasm", "\x00asm\x01\x00\x00\x00"); err != nil {
+		t.Errorf("a module was taken for a script: %v", err)
+	}
+	if err := apply("ts", "export default { fetch: () => new Response('é') }"); err != nil {
+		t.Error(err)
+	}
+	if n := len(r.prepared); n != 2 || r.prepared[1].Config.Entry != function.EntryHandle || r.prepared[1].Config.Limits.CPU != function.DefaultCPU ||
+		r.prepared[1].Config.Limits.Calls != function.DefaultCalls {
+		t.Errorf("prepared: %+v", r.prepared)
+	}
+}
+
 func TestStalePlansAreRefused(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

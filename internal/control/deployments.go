@@ -1,11 +1,13 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -148,6 +150,9 @@ func (h *Handler) prepare(ctx context.Context, v *function.Version, i int) error
 		return problem.New(problem.NotFound, "the artifact %s of %s has not been uploaded", v.Artifact.Short(), v.Ref).
 			At(fmt.Sprintf("functions[%d].artifact", i)).Fix("Upload it first; `casemate deploy` does.")
 	}
+	if err := h.checkScript(ctx, v); err != nil {
+		return err
+	}
 	err = h.cfg.Prepare(ctx, v)
 	if err == nil {
 		return nil
@@ -157,6 +162,30 @@ func (h *Handler) prepare(ctx context.Context, v *function.Version, i int) error
 		e.Field = "functions." + v.Name
 	}
 	return &e
+}
+
+// checkScript refuses for js and ts what is no text, before a sandbox is troubled
+// with it: somebody else's client may have sent a WebAssembly module. Nothing empty
+// is ever uploaded, nor anything above MaxArtifact.
+func (h *Handler) checkScript(ctx context.Context, v *function.Version) error {
+	if !v.Config.Runtime.Script() {
+		return nil
+	}
+	code, err := h.cfg.Registry.Artifact(ctx, v.Artifact)
+	if err != nil {
+		return err
+	}
+	why := ""
+	switch {
+	case !utf8.Valid(code):
+		why = "is not text in UTF-8"
+	case bytes.IndexByte(code, 0) >= 0:
+		why = "holds a zero byte, so it is no text"
+	default:
+		return nil
+	}
+	return problem.New(problem.InvalidModule, "the code of %s %s", v.Ref, why).At("functions."+v.Name).
+		Fix("Upload one bundled ES module for the runtime %s; `casemate deploy` makes it.", v.Config.Runtime)
 }
 
 // specsOf checks and completes what is asked for: the rules of the manifest hold

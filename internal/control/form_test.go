@@ -38,8 +38,8 @@ func TestStrictRequests(t *testing.T) {
 		{"query out of bounds", "GET", "/v1/namespaces/default/logs?tail=-1", "", ``, 400, []string{`"field":"query.tail"`}},
 		{"bad scope", "POST", "/v1/keys", jsonMedia, `{"scopes":["read:x"]}`, 400, []string{`"field":"scopes[0]"`}},
 		{"key that expired already", "POST", "/v1/keys", jsonMedia, `{"scopes":["admin"],"expiresInMillis":-1}`, 400, []string{`"field":"expiresInMillis"`}},
-		{"bad digest", "PUT", "/v1/artifacts/sha256:xyz", "application/wasm", "x", 400, []string{`"field":"digest"`}},
-		{"digest of something else", "PUT", "/v1/artifacts/" + d, "application/wasm", "y", 422, []string{`"digest_mismatch"`}},
+		{"bad digest", "PUT", "/v1/artifacts/sha256:xyz", "application/octet-stream", "x", 400, []string{`"field":"digest"`}},
+		{"digest of something else", "PUT", "/v1/artifacts/" + d, "application/octet-stream", "y", 422, []string{`"digest_mismatch"`}},
 		{"bad name", "POST", plan, jsonMedia, `{"functions":[{"name":"Hello","artifact":"` + d + `","config":{"runtime":"go"}}]}`, 400, []string{"Hello"}},
 		{"the manifest's rules hold here too", "POST", plan, jsonMedia, spec(`,"memoryBytes":5`), 400, []string{`"invalid_manifest"`, `"field":"functions.hello.memory"`}},
 		{"path that climbs", "POST", plan, jsonMedia, spec(`,"http":[{"method":"GET","path":"/a/../b"}]`), 400, []string{`"field":"functions.hello.http[0].path"`}},
@@ -76,7 +76,7 @@ func TestArtifactSizeIsBounded(t *testing.T) {
 	if e := refused(t, err, "body_too_large"); !strings.Contains(e.Remedy, "Build it smaller") {
 		t.Errorf("refused by somebody else: %v", e)
 	}
-	resp, body := r.raw("PUT", "/v1/artifacts/"+d, adminSecret, "application/wasm", "")
+	resp, body := r.raw("PUT", "/v1/artifacts/"+d, adminSecret, "application/octet-stream", "")
 	if resp.StatusCode != http.StatusBadRequest {
 		t.Errorf("an empty artifact: %d %s", resp.StatusCode, body)
 	}
@@ -114,6 +114,10 @@ func TestManifestAndNodeAgreeOnBounds(t *testing.T) {
 		"most memory":         {manifest.MaxMemory, function.MaxMemory},
 		"default timeout":     {int64(manifest.DefaultTimeout), int64(function.DefaultTimeout)},
 		"longest timeout":     {int64(manifest.MaxTimeout), int64(function.MaxTimeout)},
+		"default CPU":         {int64(manifest.DefaultCPU), int64(function.DefaultCPU)},
+		"most CPU":            {int64(manifest.MaxCPU), int64(function.MaxCPU)},
+		"default calls":       {manifest.DefaultCalls, function.DefaultCalls},
+		"most calls":          {manifest.MaxCalls, function.MaxCalls},
 		"default output":      {manifest.DefaultOutput, function.DefaultOutputLimit},
 		"most output":         {manifest.MaxOutput, function.MaxOutputLimit},
 		"default log":         {manifest.DefaultLog, function.DefaultLogLimit},

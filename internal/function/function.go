@@ -30,6 +30,10 @@ const (
 	MaxMemory          int64 = 2 << 30 // stays well below the 65,536 pages at which 32-bit offsets can wrap
 	DefaultTimeout           = 10 * time.Second
 	MaxTimeout               = 15 * time.Minute
+	DefaultCPU               = 10 * time.Second
+	MaxCPU                   = 15 * time.Minute
+	DefaultCalls       int64 = 100_000
+	MaxCalls           int64 = 100_000_000
 	DefaultBodyLimit   int64 = 1 << 20
 	MaxBodyLimit       int64 = 6 << 20
 	DefaultOutputLimit int64 = 6 << 20
@@ -77,11 +81,23 @@ func (d Digest) Short() string {
 	return h
 }
 
-var nameForm = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+// maxName is the longest name, in bytes.
+const maxName = 63
 
 // ValidName reports whether s can name a namespace, a function or an alias: an
-// RFC 1035 label, so that it fits a host name, a subject and a path unescaped.
-func ValidName(s string) bool { return nameForm.MatchString(s) }
+// RFC 1035 label in lower case, so that it fits a host name, a subject and a path
+// unescaped. It is asked several times for each request.
+func ValidName(s string) bool {
+	if s == "" || len(s) > maxName || s[0] < 'a' || s[0] > 'z' || s[len(s)-1] == '-' {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
 
 // Ref names a function.
 type Ref struct {
@@ -95,14 +111,22 @@ func (r Ref) String() string { return r.Namespace + "/" + r.Name }
 // Runtime says how the code of a version was made, and so which sandbox runs it.
 type Runtime string
 
-// The runtimes of the wasm tier. All of them end as one WASI preview 1 module.
+// The runtimes of the wasm tier. The compiled ones end as one WASI preview 1
+// module each; the scripts (see Script) as one ES module, which a module of ours
+// runs.
 const (
 	RuntimeWasm           Runtime = "wasm" // a module the developer built
 	RuntimeGo             Runtime = "go"
 	RuntimeRust           Runtime = "rust"
 	RuntimeC              Runtime = "c"
 	RuntimeAssemblyScript Runtime = "assemblyscript"
+	RuntimeJavaScript     Runtime = "js" // entered by EntryHandle alone
+	RuntimeTypeScript     Runtime = "ts" // the same, bundled from TypeScript
 )
+
+// Script reports whether versions of that runtime hold source text, one ES module
+// in UTF-8, in place of a WebAssembly module.
+func (r Runtime) Script() bool { return r == RuntimeJavaScript || r == RuntimeTypeScript }
 
 // Entry says how a module is entered.
 type Entry string
@@ -136,12 +160,33 @@ type Config struct {
 
 // Limits bound one version. Sizes are bytes.
 type Limits struct {
-	Memory      int64         `json:"memory"`
-	Timeout     time.Duration `json:"timeoutNanos"`
+	Memory  int64         `json:"memory"`
+	Timeout time.Duration `json:"timeoutNanos"`
+	// CPU bounds the processor's time that one invocation takes, its neighbours' not
+	// counted. Zero, which only versions from before this limit have, means
+	// DefaultCPU; see ComputeTime.
+	CPU         time.Duration `json:"cpuNanos,omitempty"`
+	Calls       int64         `json:"calls,omitempty"` // of the host, by one invocation; zero as in CPU, see HostCalls
 	Output      int64         `json:"output"`
 	Log         int64         `json:"log"`
 	Concurrency int           `json:"concurrency"` // most invocations at once
 	Reserved    int           `json:"reserved"`    // places no other function can take
+}
+
+// ComputeTime is the limit CPU, never zero.
+func (l *Limits) ComputeTime() time.Duration {
+	if l.CPU == 0 {
+		return DefaultCPU
+	}
+	return l.CPU
+}
+
+// HostCalls is the limit Calls, never zero.
+func (l *Limits) HostCalls() int64 {
+	if l.Calls == 0 {
+		return DefaultCalls
+	}
+	return l.Calls
 }
 
 // HTTPTrigger binds a route of the gateway to a function.

@@ -2,6 +2,8 @@ package function_test
 
 import (
 	"encoding/json"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,6 +40,8 @@ func TestVersionIDChangesWithEverythingThatDecidesBehaviour(t *testing.T) {
 		"isolation":   func(c *function.Config) { c.Isolation = "instance" },
 		"memory":      func(c *function.Config) { c.Limits.Memory++ },
 		"timeout":     func(c *function.Config) { c.Limits.Timeout++ },
+		"CPU":         func(c *function.Config) { c.Limits.CPU++ },
+		"calls":       func(c *function.Config) { c.Limits.Calls++ },
 		"output":      func(c *function.Config) { c.Limits.Output++ },
 		"log":         func(c *function.Config) { c.Limits.Log++ },
 		"concurrency": func(c *function.Config) { c.Limits.Concurrency++ },
@@ -75,6 +79,8 @@ func TestVersionIDSurvivesStorage(t *testing.T) {
 		c := config()
 		c.Environment = rapid.MapOf(rapid.String(), rapid.String()).Draw(t, "environment")
 		c.Limits.Memory = rapid.Int64().Draw(t, "memory")
+		c.Limits.CPU = time.Duration(rapid.Int64().Draw(t, "cpu"))
+		c.Limits.Calls = rapid.Int64().Draw(t, "calls")
 		before, err := function.VersionID("sha256:x", c)
 		if err != nil {
 			t.Fatal(err)
@@ -95,6 +101,57 @@ func TestVersionIDSurvivesStorage(t *testing.T) {
 			t.Fatalf("the id changed on the way through JSON: %s", b)
 		}
 	})
+}
+
+// A version that was stored before there were these limits is still bounded by them.
+func TestLimitsHoldWhereAnOldVersionIsSilent(t *testing.T) {
+	t.Parallel()
+	var silent function.Limits
+	if silent.ComputeTime() != function.DefaultCPU || silent.HostCalls() != function.DefaultCalls {
+		t.Errorf("got %v and %d calls", silent.ComputeTime(), silent.HostCalls())
+	}
+	said := function.Limits{CPU: 5 * time.Millisecond, Calls: 7}
+	if said.ComputeTime() != 5*time.Millisecond || said.HostCalls() != 7 {
+		t.Errorf("got %v and %d calls", said.ComputeTime(), said.HostCalls())
+	}
+}
+
+func TestScriptsAreTheOnesWithoutAModule(t *testing.T) {
+	t.Parallel()
+	for runtime, want := range map[function.Runtime]bool{
+		function.RuntimeJavaScript: true, function.RuntimeTypeScript: true,
+		function.RuntimeWasm: false, function.RuntimeAssemblyScript: false, function.RuntimeGo: false, "": false,
+	} {
+		if runtime.Script() != want {
+			t.Errorf("%q: Script() is %v", runtime, !want)
+		}
+	}
+}
+
+// TestNamesAreLabels holds ValidName to the form that the manifest's schema gives, over
+// all short texts of characters from every class and over long ones.
+func TestNamesAreLabels(t *testing.T) {
+	t.Parallel()
+	form := regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	check := func(name string) {
+		if want := form.MatchString(name); function.ValidName(name) != want {
+			t.Errorf("ValidName(%q) is %v", name, !want)
+		}
+	}
+	const classes = "az09-AZ_.`{/: \n\x00\x7f\x80é"
+	for i := range len(classes) {
+		for j := range len(classes) {
+			for k := range len(classes) {
+				check(string([]byte{classes[i], classes[j], classes[k]}))
+				check("a" + string([]byte{classes[i], classes[j], classes[k]}) + "9")
+			}
+		}
+	}
+	for n := range 70 {
+		check(strings.Repeat("a", n))
+		check(strings.Repeat("a", n) + "-")
+		check(strings.Repeat("a", n) + "\n")
+	}
 }
 
 func TestNamesAndDigests(t *testing.T) {

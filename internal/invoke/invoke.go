@@ -142,6 +142,7 @@ func (i *Invoker) run(ctx context.Context, c *Call, v *function.Version, alias s
 	})
 	u := &res.Usage
 	r.Wall, r.CPU, r.Memory = u.Wall, u.CPU, u.MemoryPeak
+	r.Fuel, r.Calls = u.Fuel, u.Calls
 	r.BytesOut, r.LogBytes = u.BytesOut, u.LogBytes
 	r.Sandbox, r.Isolation, r.Cold = u.Sandbox, u.Kind, u.Cold
 	if r.Wall == 0 {
@@ -179,6 +180,10 @@ func (i *Invoker) explain(err error, v *function.Version) *problem.Error {
 	switch se.Kind {
 	case sandbox.Timeout:
 		p = problem.New(problem.FunctionTimeout, "the function did not finish within %s", lim.Timeout)
+	case sandbox.CPU:
+		p = problem.New(problem.FunctionCPU, "the function did more work than its %s of CPU time", lim.ComputeTime())
+	case sandbox.Calls:
+		p = problem.New(problem.FunctionCalls, "the function made more than its %d host calls", lim.HostCalls())
 	case sandbox.Canceled:
 		p = problem.New(problem.ClientGone, "the caller went away before the function finished")
 	case sandbox.Memory:

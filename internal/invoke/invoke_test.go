@@ -173,7 +173,8 @@ func TestEveryWayToFailHasItsCodeAndAReceiptAndLeaksNothing(t *testing.T) {
 	t.Parallel()
 	const inner = "/secret/path at 0xdeadbeef"
 	for kind, want := range map[sandbox.Kind]problem.Code{
-		sandbox.Timeout: problem.FunctionTimeout, sandbox.Canceled: problem.ClientGone, sandbox.Memory: problem.FunctionMemory,
+		sandbox.Timeout: problem.FunctionTimeout, sandbox.CPU: problem.FunctionCPU, sandbox.Calls: problem.FunctionCalls,
+		sandbox.Canceled: problem.ClientGone, sandbox.Memory: problem.FunctionMemory,
 		sandbox.Stack: problem.FunctionStack, sandbox.Output: problem.FunctionOutput, sandbox.Trap: problem.FunctionCrashed,
 		sandbox.Exit: problem.FunctionCrashed, sandbox.BadAnswer: problem.FunctionBadAnswer, sandbox.BadModule: problem.InvalidModule,
 		sandbox.Tampered: problem.ArtifactTampered, sandbox.Lost: problem.SandboxLost, sandbox.Unavailable: problem.Overloaded,
@@ -182,7 +183,7 @@ func TestEveryWayToFailHasItsCodeAndAReceiptAndLeaksNothing(t *testing.T) {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
 			f := setup(t, func(context.Context, *sandbox.Invocation) (sandbox.Result, error) {
-				return sandbox.Result{Usage: sandbox.Usage{Wall: 7}}, &sandbox.Error{Kind: kind, Public: "fit to be seen", Cause: errors.New(inner)}
+				return sandbox.Result{Usage: sandbox.Usage{Wall: 7, Fuel: 8, Calls: 9}}, &sandbox.Error{Kind: kind, Public: "fit to be seen", Cause: errors.New(inner)}
 			})
 			out, err := f.Invoke(t.Context(), &invoke.Call{Ref: hello, Principal: holder("admin"), RequestID: "req"})
 			if !problem.HasCode(err, want) {
@@ -192,7 +193,7 @@ func TestEveryWayToFailHasItsCodeAndAReceiptAndLeaksNothing(t *testing.T) {
 			if strings.Contains(string(shown), inner) {
 				t.Errorf("the cause leaks: %s", shown)
 			}
-			if out == nil || out.Receipt.Outcome != string(want) || out.Receipt.Status != problem.Lookup(want).Status || out.Receipt.Wall != 7 {
+			if out == nil || out.Receipt.Outcome != string(want) || out.Receipt.Status != problem.Lookup(want).Status || out.Receipt.Wall != 7 || out.Receipt.Fuel != 8 || out.Receipt.Calls != 9 {
 				t.Errorf("outcome: %+v", out)
 			}
 			if len(f.recorder.receipts) != 1 {

@@ -95,7 +95,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	n := &node{opts: o, log: o.Logger, clock: time.Now, began: time.Now()}
+	n := &node{opts: o, log: o.Logger, clock: time.Now, began: time.Now(), ids: &ids{clock: time.Now}}
 	// What was started is stopped, in reverse, whether or not the start went
 	// through to the end.
 	defer func() { err = errors.Join(err, n.stop()) }()

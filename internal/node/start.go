@@ -30,8 +30,10 @@ import (
 	"github.com/casemate-dev/casemate/internal/gateway"
 	"github.com/casemate-dev/casemate/internal/identity"
 	"github.com/casemate-dev/casemate/internal/invoke"
+	"github.com/casemate-dev/casemate/internal/jsengine"
 	"github.com/casemate-dev/casemate/internal/registry"
 	"github.com/casemate-dev/casemate/internal/sandbox"
+	"github.com/casemate-dev/casemate/internal/sandbox/codestore"
 	"github.com/casemate-dev/casemate/internal/sandbox/process"
 	"github.com/casemate-dev/casemate/internal/vault"
 )
@@ -62,6 +64,7 @@ type node struct {
 	began time.Time
 	state atomic.Value // "starting", "ready", "draining"
 	id    string
+	ids   *ids // of requests and receipts
 
 	vault     *vault.Vault
 	bus       *bus.Bus
@@ -69,6 +72,7 @@ type node struct {
 	keys      *identity.Keys
 	authority *identity.Authority
 	registry  *registry.Registry
+	code      *codestore.Store // nil when Options.Runner replaces the sandboxes
 	runner    sandbox.Runner
 	posture   func() api.SandboxStatus
 	admission *invoke.Admission
@@ -310,8 +314,16 @@ func (n *node) startSandboxes(context.Context) error {
 		n.runner, n.posture = n.opts.Runner, func() api.SandboxStatus { return api.SandboxStatus{Enforced: []string{}} }
 		return nil
 	}
+	var err error
+	n.code, err = codestore.Open(codestore.Config{
+		Dir: filepath.Join(n.opts.DataDir, "code"), Key: n.vault.Derive("code"), Clock: n.clock, Logger: n.log,
+	})
+	if err != nil {
+		return err
+	}
 	r, err := process.New(process.Config{
-		Executable: n.opts.Executable, Artifacts: n.registry, Warm: n.opts.Warm, Logger: n.log, Clock: n.clock,
+		Executable: n.opts.Executable, Artifacts: n.registry, Code: n.code, Engine: jsengine.Module,
+		Warm: n.opts.Warm, Logger: n.log, Clock: n.clock,
 	})
 	if err != nil {
 		return err
@@ -331,19 +343,14 @@ func (n *node) buildInvoke(context.Context) (err error) {
 	}
 	n.invoker, err = invoke.New(invoke.Config{
 		Versions: n.registry, Runner: n.runner, Recorder: n.recorder, Admission: n.admission,
-		Clock: n.clock, NewID: newID, Roll: randv2.IntN, Logger: n.log,
+		Clock: n.clock, NewID: n.ids.next, Roll: randv2.IntN, Logger: n.log,
 	})
 	return err
 }
 
-// newID makes the ids of requests and receipts: UUIDv7, which sorts by time.
-func newID() string {
-	return uuid.Must(uuid.NewV7()).String() // fails only without randomness, and then nothing may go on
-}
-
 func (n *node) buildGateway(context.Context) (err error) {
 	n.gateway, err = gateway.New(gateway.Config{
-		Invoker: n.invoker, Keys: n.keys, Logger: n.log.With("door", "gateway"), Clock: n.clock, NewID: newID,
+		Invoker: n.invoker, Keys: n.keys, Logger: n.log.With("door", "gateway"), Clock: n.clock, NewID: n.ids.next,
 	})
 	if err != nil {
 		return err
@@ -361,7 +368,7 @@ func (n *node) buildGateway(context.Context) (err error) {
 func (n *node) buildControl(context.Context) (err error) {
 	n.control, err = control.New(control.Config{
 		Registry: n.registry, Invoker: n.invoker, Keys: n.keys, Recorder: n.recorder,
-		Status: n.status, Reserve: n.reserve, Prepare: n.prepare, Clock: n.clock, Logger: n.log.With("door", "control"), NewID: newID,
+		Status: n.status, Reserve: n.reserve, Prepare: n.prepare, Clock: n.clock, Logger: n.log.With("door", "control"), NewID: n.ids.next,
 	})
 	return err
 }

@@ -38,6 +38,9 @@ func (n *node) status(ctx context.Context) api.Status {
 	s.Sandbox = n.posture()
 	s.Warnings = append(s.Warnings, n.bus.Warnings()...)
 	s.Warnings = append(s.Warnings, n.recorder.Warnings()...)
+	if n.code != nil {
+		s.Warnings = append(s.Warnings, n.code.Warnings()...)
+	}
 	for _, f := range n.registry.Faults() {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("stored value %s refused: %s", f.Key, f.Reason))
 	}

@@ -105,6 +105,8 @@ func TestPlanSaysWhatChanges(t *testing.T) {
 	next.Config.Environment = map[string]string{"KEPT": "x", "MOVED": "b"}
 	next.Config.Limits.Memory *= 2
 	next.Config.Limits.Timeout /= 2
+	next.Config.Limits.CPU = 2 * function.DefaultCPU
+	next.Config.Limits.Calls = function.DefaultCalls // which held before, unwritten: no difference
 	next.Config.Limits.Concurrency++
 	next.Config.HTTP[0].Public = true
 	next.Config.HTTP[0].BodyLimit *= 2
@@ -123,6 +125,7 @@ func TestPlanSaysWhatChanges(t *testing.T) {
 		{"code", function.DigestOf([]byte("one")).Short(), function.DigestOf([]byte("two")).Short()},
 		{"memory", "128Mi", "256Mi"},
 		{"timeout", "10s", "5s"},
+		{"limits.cpu", "10s", "20s"},
 		{"concurrency.max", "64", "65"},
 		{"environment.MOVED", `"a"`, `"b"`},
 		{"environment.LOST", `"y"`, ""},
@@ -148,7 +151,7 @@ func TestPlanSaysWhatChanges(t *testing.T) {
 		t.Errorf("no difference for %s", field)
 	}
 	for _, w := range []string{
-		"memory is raised from 128Mi to 256Mi", "concurrency.max is raised from 64 to 65",
+		"memory is raised from 128Mi to 256Mi", "limits.cpu is raised from 10s to 20s", "concurrency.max is raised from 64 to 65",
 		"route GET /a becomes public", "bodyLimit of route GET /a is raised", "route GET /a answers web pages of every origin",
 		"takes credentials", "one more method, PUT", "route GET /new becomes public",
 	} {
@@ -156,7 +159,7 @@ func TestPlanSaysWhatChanges(t *testing.T) {
 			t.Errorf("no warning says %q in %q", w, c.Warnings)
 		}
 	}
-	if len(c.Warnings) != 8 {
+	if len(c.Warnings) != 9 {
 		t.Errorf("%d warnings: %q", len(c.Warnings), c.Warnings)
 	}
 	// Going back is narrower everywhere but in the timeout.

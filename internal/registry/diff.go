@@ -57,6 +57,8 @@ func fields(c *function.Config) map[string]string {
 		"isolation":            string(c.Isolation),
 		"memory":               size(l.Memory),
 		"timeout":              l.Timeout.String(),
+		"limits.cpu":           l.ComputeTime().String(),
+		"limits.calls":         count(l.HostCalls()),
 		"limits.output":        size(l.Output),
 		"limits.log":           size(l.Log),
 		"concurrency.max":      strconv.Itoa(l.Concurrency),
@@ -90,6 +92,8 @@ func fields(c *function.Config) map[string]string {
 	return f
 }
 
+func count(n int64) string { return strconv.FormatInt(n, 10) }
+
 func routeField(t *function.HTTPTrigger) string { return "http[" + t.Method + " " + t.Path + "]" }
 
 // size writes bytes as a manifest does.
@@ -114,6 +118,8 @@ func warnings(from, to *function.Config) []string {
 	if from != nil {
 		raised(warn, "memory", from.Limits.Memory, to.Limits.Memory, size)
 		raised(warn, "timeout", from.Limits.Timeout, to.Limits.Timeout, time.Duration.String)
+		raised(warn, "limits.cpu", from.Limits.ComputeTime(), to.Limits.ComputeTime(), time.Duration.String)
+		raised(warn, "limits.calls", from.Limits.HostCalls(), to.Limits.HostCalls(), count)
 		raised(warn, "limits.output", from.Limits.Output, to.Limits.Output, size)
 		raised(warn, "limits.log", from.Limits.Log, to.Limits.Log, size)
 		raised(warn, "concurrency.max", from.Limits.Concurrency, to.Limits.Concurrency, strconv.Itoa)

@@ -93,6 +93,8 @@ type Result struct {
 type Usage struct {
 	Wall       time.Duration
 	CPU        time.Duration // of the guest's thread
+	Fuel       int64         // instructions executed, an upper bound
+	Calls      int64         // of the host
 	MemoryPeak int64         // linear memory at its largest
 	BytesOut   int64         // on standard output
 	LogBytes   int64         // kept
@@ -108,6 +110,8 @@ type Kind string
 // The ways to fail.
 const (
 	Timeout     Kind = "timeout"     // the wall-time limit
+	CPU         Kind = "cpu"         // the limit on processor time
+	Calls       Kind = "calls"       // the limit on host calls
 	Canceled    Kind = "canceled"    // the caller's context ended
 	Memory      Kind = "memory"      // the guest needed more than its limit
 	Stack       Kind = "stack"       // the guest's calls went too deep
@@ -117,6 +121,7 @@ const (
 	BadAnswer   Kind = "bad-answer"  // the answer has no valid head
 	BadModule   Kind = "bad-module"  // the artifact is not code we run
 	Tampered    Kind = "tampered"    // the artifact does not match its digest
+	Stale       Kind = "stale"       // compiled code must be made anew; a Runner never fails with it
 	Lost        Kind = "lost"        // the sandbox process ended
 	Unavailable Kind = "unavailable" // no sandbox could be had; the guest never started
 )

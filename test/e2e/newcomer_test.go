@@ -92,6 +92,11 @@ func TestTamperedArtifactIsRefusedAndReported(t *testing.T) {
 	key := n.InvokeKey()
 	n.Stop()
 
+	// What runs is compiled code, which has a seal of its own; here it was lost, so the
+	// code that was deployed is needed again.
+	if err := os.RemoveAll(filepath.Join(h.Data, "code")); err != nil {
+		t.Fatal(err)
+	}
 	// The code is by far the largest thing stored.
 	var largest string
 	var size int64
@@ -135,4 +140,41 @@ func TestTamperedArtifactIsRefusedAndReported(t *testing.T) {
 	}
 	// The log comes by a pipe of its own, and may be a moment behind the answer.
 	harness.Eventually(t, "the operator is told", func() bool { return strings.Contains(m.Output(), "level=ERROR") })
+}
+
+// TestChangedCompiledCodeIsMadeAnew changes the machine code that a node keeps.
+func TestChangedCompiledCodeIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	h := harness.NewHome(t)
+	n := h.Up()
+	n.MustDeploy(map[string]harness.Guest{"app": {Body: "genuine"}}, nil)
+	key := n.InvokeKey()
+	n.Stop()
+	changed := 0
+	err := filepath.WalkDir(filepath.Join(h.Data, "code"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		b[len(b)/2] ^= 1
+		changed++
+		return os.WriteFile(path, b, 0o600)
+	})
+	if err != nil || changed == 0 {
+		t.Fatalf("%d files of compiled code were changed: %v", changed, err)
+	}
+	m := h.Up()
+	a, err := m.Call(context.Background(), m.HTTP(), key, "/app", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Status != 200 || a.Body != "genuine" {
+		t.Errorf("got %d %.80q", a.Status, a.Body)
+	}
+	harness.Eventually(t, "the operator is told", func() bool {
+		return strings.Contains(m.Output(), "compiled code was changed on disk")
+	})
 }

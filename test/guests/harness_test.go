@@ -167,6 +167,22 @@ func (g *guest) ask(t *testing.T, r Request) (Answer, time.Duration) {
 	return a, took
 }
 
+// answerer is what can be asked: a module, or a script.
+type answerer interface {
+	ask(t *testing.T, r Request) (Answer, time.Duration)
+}
+
+// script reports whether functions of that runtime are text and no module.
+func script(runtime string) bool { return runtime == build.JavaScript || runtime == build.TypeScript }
+
+func newAnswerer(t *testing.T, runtime string, a build.Artifact, env map[string]string) answerer {
+	t.Helper()
+	if script(runtime) {
+		return newScript(t, a.Bytes, env)
+	}
+	return newGuest(t, a.Bytes, a.Entry)
+}
+
 func examplesDir(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.Abs(filepath.Join("..", "..", "examples"))

@@ -176,6 +176,8 @@ func (s *show) trust() error {
 	}
 	s.client = &http.Client{
 		Timeout: time.Minute,
+		// A redirect is an answer to look at; where it leads is not ours to ask.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			ForceAttemptHTTP2: true,
 			TLSClientConfig:   &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13},

@@ -20,6 +20,8 @@ const (
 	Rust           = "rust"
 	C              = "c"
 	AssemblyScript = "assemblyscript"
+	JavaScript     = "js"
+	TypeScript     = "ts"
 	Wasm           = "wasm" // a module that was built already
 )
 
@@ -33,7 +35,7 @@ const (
 // build fetches and compiles its crates, on a small machine for minutes.
 const DefaultTimeout = 10 * time.Minute
 
-// MaxArtifact is the largest module that a node accepts, in bytes.
+// MaxArtifact is the largest module or bundle that a node accepts, in bytes.
 const MaxArtifact = 64 << 20
 
 // Request says what to build.
@@ -42,7 +44,10 @@ type Request struct {
 	Dir     string // the manifest's folder
 	Source  string // the function's folder or .wasm file, relative to Dir; "" is Dir itself
 	Runtime string // Go, Rust, …
-	Entry   string // EntryCommand, or EntryHandle; "" is EntryCommand
+	Entry   string // EntryCommand, or EntryHandle; "" is EntryCommand, for JavaScript and TypeScript EntryHandle
+	// Prebuilt says, of JavaScript and TypeScript, that Source names the artifact
+	// itself: a file with one ES module. A prebuilt module is Wasm.
+	Prebuilt bool
 
 	Out      io.Writer        // what the tools print, as it comes; nil: dropped
 	CacheDir string           // where compilers keep what speeds up the next build; "": the user's cache folder
@@ -51,7 +56,8 @@ type Request struct {
 	Clock    func() time.Time // measures Artifact.Duration; nil: it stays zero
 }
 
-// Artifact is a built module.
+// Artifact is a built module, or for JavaScript and TypeScript a bundle: one ES
+// module, as text in UTF-8.
 type Artifact struct {
 	Bytes    []byte
 	Digest   string // "sha256:" and 64 hex digits, of Bytes
@@ -81,7 +87,11 @@ func Build(ctx context.Context, req Request) (Artifact, error) {
 	if err != nil {
 		return Artifact{}, err
 	}
-	if err := checkModule(j, module); err != nil {
+	check := checkModule
+	if script(j.Runtime) {
+		check = checkScriptArtifact
+	}
+	if err := check(j, module); err != nil {
 		return Artifact{}, err
 	}
 	sum := sha256.Sum256(module)
@@ -110,7 +120,7 @@ func Check(ctx context.Context, req Request) error {
 }
 
 // Runtimes lists what Build can build, in the order in which to show it.
-func Runtimes() []string { return []string{Go, Rust, C, AssemblyScript, Wasm} }
+func Runtimes() []string { return []string{Go, Rust, C, AssemblyScript, JavaScript, TypeScript, Wasm} }
 
 // builder is one runtime's way to a module.
 type builder struct {
@@ -129,6 +139,8 @@ func builderFor(name string) (builder, bool) {
 		return builder{buildC, checkC}, true
 	case AssemblyScript:
 		return builder{buildAssemblyScript, checkAssemblyScript}, true
+	case JavaScript, TypeScript:
+		return builder{buildScript, checkScript}, true
 	case Wasm:
 		return builder{readWasm, func(context.Context, *job) error { return nil }}, true
 	default:
@@ -155,10 +167,17 @@ func newJob(req Request) (*job, error) {
 	}
 	if j.Entry == "" {
 		j.Entry = EntryCommand
+		if script(j.Runtime) {
+			j.Entry = EntryHandle
+		}
 	}
 	if !slices.Contains([]string{EntryCommand, EntryHandle}, j.Entry) {
 		return nil, j.input("entry", fmt.Sprintf("%q is not an entry", j.Entry), "use command or handle")
 	}
+	if script(j.Runtime) && j.Entry != EntryHandle {
+		return nil, j.input("entry", "the runtime "+j.Runtime+" has no entry command", "leave entry out")
+	}
+	j.Prebuilt = j.Prebuilt || j.Runtime == Wasm
 	if j.Out == nil {
 		j.Out = io.Discard
 	}
@@ -182,15 +201,19 @@ func newJob(req Request) (*job, error) {
 	if filepath.IsAbs(req.Source) {
 		j.source = filepath.Clean(req.Source)
 	}
+	what := ".wasm file"
+	if script(j.Runtime) {
+		what = "bundled .js file"
+	}
 	info, err := os.Stat(j.source)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return nil, j.input("source", j.source+" does not exist", "name the folder that holds the code, relative to casemate.yaml")
 	case err != nil:
 		return nil, fmt.Errorf("reading the source: %v", err)
-	case req.Runtime == Wasm && info.IsDir():
-		return nil, j.input("source", j.source+" is a folder", "name the .wasm file itself")
-	case req.Runtime != Wasm && !info.IsDir():
+	case j.Prebuilt && info.IsDir():
+		return nil, j.input("source", j.source+" is a folder", "name the "+what+" itself")
+	case !j.Prebuilt && !info.IsDir():
 		return nil, j.input("source", j.source+" is a file", "name the folder that holds it")
 	}
 	if j.CacheDir == "" {

@@ -45,6 +45,7 @@ type CompileError struct {
 	Tool     string // such as "go"
 	Args     []string
 	ExitCode int  // -1 when the tool was stopped
+	Found    int  // errors, of a tool that runs in this process and has no exit code
 	TimedOut bool // it was stopped because the build's time was up
 	Cause    error
 }
@@ -58,6 +59,10 @@ func (e *CompileError) Error() string {
 	switch {
 	case e.TimedOut:
 		return fmt.Sprintf("%s: %s: %v", s, e.Tool, errTimedOut)
+	case e.Found == 1:
+		return fmt.Sprintf("%s: %s found an error; it is above", s, e.Tool)
+	case e.Found > 1:
+		return fmt.Sprintf("%s: %s found %d errors; they are above", s, e.Tool, e.Found)
 	case e.ExitCode > 0:
 		return fmt.Sprintf("%s: %s ended with exit code %d; its messages are above", s, e.Tool, e.ExitCode)
 	default:

@@ -29,7 +29,7 @@ var templates embed.FS
 
 // Runtimes lists the runtimes that have templates, in the order in which to show
 // them.
-func Runtimes() []string { return []string{"go", "rust", "c", "assemblyscript"} }
+func Runtimes() []string { return []string{"go", "rust", "c", "assemblyscript", "js", "ts"} }
 
 var nameForm = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
 

@@ -23,15 +23,28 @@ func splitAnswer(out []byte) (sandbox.ResponseHead, []byte, error) {
 	if len(line) > sandbox.MaxHeadLine {
 		return sandbox.ResponseHead{}, nil, fmt.Errorf("the head line exceeds %d bytes", sandbox.MaxHeadLine)
 	}
+	if head, ok := quickHead(line); ok {
+		return head, body, nil
+	}
+	head, err := slowHead(line)
+	if err != nil {
+		return sandbox.ResponseHead{}, nil, err
+	}
+	return head, body, nil
+}
+
+// slowHead reads any head line that encoding/json reads, and says what is wrong
+// with one that cannot be used.
+func slowHead(line []byte) (sandbox.ResponseHead, error) {
 	var raw struct {
 		Status  int               `json:"status"`
 		Headers map[string]values `json:"headers"`
 	}
 	if err := json.Unmarshal(line, &raw); err != nil {
-		return sandbox.ResponseHead{}, nil, fmt.Errorf("the first line is not a head in JSON: %v", err)
+		return sandbox.ResponseHead{}, fmt.Errorf("the first line is not a head in JSON: %v", err)
 	}
 	if raw.Status < 200 || raw.Status > 599 {
-		return sandbox.ResponseHead{}, nil, fmt.Errorf("status %d is not one of 200 to 599", raw.Status)
+		return sandbox.ResponseHead{}, fmt.Errorf("status %d is not one of 200 to 599", raw.Status)
 	}
 	head := sandbox.ResponseHead{Status: raw.Status}
 	if len(raw.Headers) > 0 {
@@ -39,17 +52,17 @@ func splitAnswer(out []byte) (sandbox.ResponseHead, []byte, error) {
 	}
 	for name, vs := range raw.Headers {
 		if !isToken(name) {
-			return sandbox.ResponseHead{}, nil, fmt.Errorf("header name %.80q is not valid", name)
+			return sandbox.ResponseHead{}, fmt.Errorf("header name %.80q is not valid", name)
 		}
 		for _, v := range vs {
 			if !isFieldValue(v) {
-				return sandbox.ResponseHead{}, nil, fmt.Errorf("the value of header %.80q is not valid", name)
+				return sandbox.ResponseHead{}, fmt.Errorf("the value of header %.80q is not valid", name)
 			}
 		}
 		name = strings.ToLower(name)
 		head.Headers[name] = append(head.Headers[name], vs...)
 	}
-	return head, body, nil
+	return head, nil
 }
 
 // values is a header's value: a string, or a list of strings.

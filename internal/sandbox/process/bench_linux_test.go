@@ -2,11 +2,19 @@ package process
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/casemate-dev/casemate/internal/jsengine"
 	"github.com/casemate-dev/casemate/internal/sandbox"
+	"github.com/casemate-dev/casemate/internal/sandbox/codestore"
 	"github.com/casemate-dev/casemate/internal/sandbox/sandboxtest"
 )
 
@@ -63,6 +71,83 @@ func BenchmarkInvoke(b *testing.B) {
 	if pid, ok := r.Process("alpha"); ok {
 		b.Logf("after all: %s", pss(pid))
 	}
+}
+
+// BenchmarkCold measures the first call of a namespace that has no process yet, while
+// one waits and the code is stored on disk: what a function costs that scaled to zero.
+func BenchmarkCold(b *testing.B) {
+	guests, err := sandboxtest.BuildGo()
+	if err != nil {
+		b.Fatal(err)
+	}
+	path, err := staticBox()
+	if err != nil {
+		b.Fatal(err)
+	}
+	code, err := codestore.Open(codestore.Config{
+		Dir: filepath.Join(b.TempDir(), "code"), Key: make([]byte, codestore.KeySize), Clock: time.Now, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := &sandboxtest.Store{}
+	r := newRunner(b, s, func(c *Config) { c.Executable, c.Code, c.Engine = path, code, jsengine.Module })
+	build := &sandboxtest.Bench{Runner: r, Store: s, T: &testing.T{}}
+	for _, g := range []struct {
+		name  string
+		code  []byte
+		entry []sandboxtest.Option
+	}{
+		{"Tiny", sandboxtest.Hello(), nil},
+		{"GoCommand", guests.Command, nil},
+		{"GoHandle", guests.Handle, []sandboxtest.Option{sandboxtest.Handle}},
+		{"Script", []byte("export default { fetch() { return new Response('hello') } }"), []sandboxtest.Option{script}},
+	} {
+		b.Run(g.name, func(b *testing.B) {
+			if err := r.Prepare(context.Background(), build.Version(g.code, g.entry...)); err != nil {
+				b.Skip(err)
+			}
+			var took []time.Duration
+			for n := 0; b.Loop(); n++ {
+				b.StopTimer()
+				for !r.rested() {
+					runtime.Gosched()
+				}
+				v := build.Version(g.code, append(g.entry, sandboxtest.In(fmt.Sprintf("%s%d", g.name, n)))...)
+				b.StartTimer()
+				began := time.Now()
+				res, err := r.Invoke(context.Background(), &sandbox.Invocation{
+					ID: "id", Version: v, Head: sandbox.Head{ID: "id", Method: "GET", Path: "/", Trigger: "http"},
+				})
+				took = append(took, time.Since(began))
+				if err != nil || !res.Usage.Cold {
+					b.Fatalf("cold %v, %v", res.Usage.Cold, err)
+				}
+				b.StopTimer()
+				r.tenants[v.Namespace].live().endIdle()
+				b.StartTimer()
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// rested reports whether a process waits that has the engine, and nothing is going on.
+func (r *Runner) rested() bool {
+	if r.active.Load() > 0 {
+		return false
+	}
+	r.pool.mu.Lock()
+	defer r.pool.mu.Unlock()
+	for _, p := range r.pool.ready {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		l := p.loads[baseID]
+		return l != nil && l.finished
+	}
+	return false
 }
 
 func BenchmarkStart(b *testing.B) {

@@ -10,22 +10,25 @@ import (
 
 // staticBox builds the sandbox as it ships, without cgo, whatever the test itself
 // was built with.
-var staticBox = sync.OnceValues(func() (string, error) {
-	path := boxPath()
-	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+var staticBox = sync.OnceValues(func() (string, error) { return buildBox("box") })
+
+// crashBox builds a sandbox that does not survive what it is asked.
+var crashBox = sync.OnceValues(func() (string, error) { return buildBox("crash") })
+
+func buildBox(name string) (string, error) {
+	path := filepath.Join(boxDir(), name)
+	if err := os.MkdirAll(boxDir(), 0o755); err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-o", path, "./testdata/box")
+	cmd := exec.Command("go", "build", "-o", path, "./testdata/"+name)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the sandbox: %v: %s", err, out)
 	}
 	return path, nil
-})
-
-// boxPath is where this run of the tests builds its sandbox.
-func boxPath() string {
-	return filepath.Join(os.TempDir(), fmt.Sprintf("casemate-box-%d", os.Getpid()), "box")
 }
 
-func removeBox() { _ = os.RemoveAll(filepath.Dir(boxPath())) }
+// boxDir is where this run of the tests builds its sandboxes.
+func boxDir() string { return filepath.Join(os.TempDir(), fmt.Sprintf("casemate-box-%d", os.Getpid())) }
+
+func removeBox() { _ = os.RemoveAll(boxDir()) }

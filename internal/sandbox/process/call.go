@@ -2,7 +2,6 @@ package process
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,16 +15,14 @@ import (
 // invoke runs one invocation in the process. reached is false when the guest
 // certainly never started.
 func (p *process) invoke(ctx context.Context, inv *sandbox.Invocation, l *load) (res sandbox.Result, reached bool, err *sandbox.Error) {
-	head, jsonErr := json.Marshal(&inv.Head)
-	if jsonErr != nil {
-		return res, true, &sandbox.Error{Kind: sandbox.Unavailable, Public: "the request cannot be handed over", Cause: jsonErr}
-	}
-	head = append(head, '\n')
+	c := p.newCall(inv)
+	defer p.recycle(c)
+	head := appendHead(c.head[:0], &inv.Head)
+	c.head = head
 	total := len(head) + len(inv.Body)
 	if total > wire.MaxInput {
 		return res, true, &sandbox.Error{Kind: sandbox.Unavailable, Public: fmt.Sprintf("the request exceeds %d MiB", wire.MaxInput>>20)}
 	}
-	c := &call{inv: inv, limit: inv.Version.Config.Limits, done: make(chan struct{}, 1)}
 	p.mu.Lock()
 	if p.dead {
 		reason := p.reason
@@ -51,7 +48,7 @@ func (p *process) send(ctx context.Context, stream, version uint32, head, body [
 	room := wire.MaxPayload - len(start)
 	h := head[:min(len(head), room)]
 	b := body[:min(len(body), room-len(h))]
-	if p.out.Send(wire.Invoke, stream, start[:], h, b) != nil {
+	if p.out.Gather(wire.Invoke, stream, start[:], h, b) != nil {
 		return false
 	}
 	head, body = head[len(h):], body[len(b):]
@@ -74,30 +71,69 @@ func (p *process) send(ctx context.Context, stream, version uint32, head, body [
 }
 
 // await returns when the call has ended, and sees to it that it does: a guest whose
-// time is over is the process's to stop, and a process that does not is killed.
+// time is over is the process's to stop, and a process that does not is killed, by
+// the watch (overdue) or here.
 func (p *process) await(ctx context.Context, c *call, stream uint32) {
-	timer := time.NewTimer(c.limit.Timeout + p.runner.grace)
-	defer timer.Stop()
 	select {
 	case <-c.done:
-		return
-	case <-timer.C:
-		p.abandon(c, &sandbox.Error{
-			Kind: sandbox.Timeout, Public: fmt.Sprintf("the function did not finish within %v", c.limit.Timeout),
-		}, "it did not stop a guest whose time was over")
-		<-c.done
 		return
 	case <-ctx.Done():
 	}
 	// Sending may wait for a process that reads nothing; the timer must not.
 	go func() { _ = p.out.Send(wire.Cancel, stream) }()
-	timer.Reset(p.runner.grace)
+	timer := time.NewTimer(p.runner.grace)
+	defer timer.Stop()
 	select {
 	case <-c.done:
 	case <-timer.C:
 		p.abandon(c, canceled(ctx), "it did not stop a guest whose caller had gone")
 		<-c.done
 	}
+}
+
+// overdue kills the process when it did not stop a guest whose time was over. The
+// watch calls it, so that no call needs a timer of its own.
+func (p *process) overdue(tick int64) {
+	late := false
+	p.mu.Lock()
+	for _, c := range p.calls {
+		if c.due <= tick && c.forced == nil {
+			c.forced = &sandbox.Error{
+				Kind: sandbox.Timeout, Public: fmt.Sprintf("the function did not finish within %v", c.limit.Timeout),
+			}
+			late = true
+		}
+	}
+	p.mu.Unlock()
+	if late {
+		p.kill("it did not stop a guest whose time was over")
+	}
+}
+
+// keepHead is the largest buffer that a call keeps for the next one, in bytes.
+const keepHead = 16 << 10
+
+// newCall gives a call that nobody else holds: what an earlier one left, emptied,
+// or a new one.
+func (p *process) newCall(inv *sandbox.Invocation) *call {
+	c, ok := p.idle.Get().(*call)
+	if !ok {
+		c = &call{done: make(chan struct{}, 1)}
+	}
+	c.inv, c.limit = inv, inv.Version.Config.Limits
+	c.due = p.runner.due(c.limit.Timeout + p.runner.grace)
+	return c
+}
+
+// recycle takes back a call of which nobody knows any more: it has left p.calls,
+// and what it said on done was heard.
+func (p *process) recycle(c *call) {
+	head := c.head[:0]
+	if cap(head) > keepHead {
+		head = nil
+	}
+	*c = call{done: c.done, head: head}
+	p.idle.Put(c)
 }
 
 // abandon kills the process on account of one call, which gets an error of its own.
@@ -117,7 +153,7 @@ func (c *call) result() (sandbox.Result, *sandbox.Error) {
 	o := c.outcome
 	res := sandbox.Result{Usage: sandbox.Usage{
 		Wall: o.Wall, CPU: o.CPU, MemoryPeak: o.MemoryPeak, BytesOut: o.BytesOut,
-		LogBytes: o.LogBytes, LogDropped: o.LogDropped,
+		LogBytes: o.LogBytes, LogDropped: o.LogDropped, Fuel: o.Fuel, Calls: o.Calls,
 	}}
 	if c.failure != nil {
 		return res, c.failure

@@ -1,7 +1,6 @@
 package process
 
-// Count says how many processes live, and how many of them no namespace has used
-// yet.
+// Count says how many processes live, and how many of them wait for a namespace.
 func (r *Runner) Count() (all, warm int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -9,7 +8,7 @@ func (r *Runner) Count() (all, warm int) {
 		p.mu.Lock()
 		switch {
 		case p.dead:
-		case p.namespace == "":
+		case p.namespace == "" && !p.compiles.Load():
 			all, warm = all+1, warm+1
 		default:
 			all++

@@ -15,6 +15,16 @@
 // than it may is killed; the calls in it fail with sandbox.Lost and the next call
 // gets a new process.
 //
+// A process whose namespace nobody calls ends, and a version that nobody calls is
+// unloaded before that.
+//
+// # Compiled code
+//
+// A module is compiled once, in a process of its own that runs no guest and ends
+// afterwards, and what came of it is kept by whoever implements Code. Sandboxes get
+// the compiled code. Scripts are sent as they are, to the engine that a process has
+// loaded for all of them.
+//
 // # What locks a process in
 //
 // The file lockdown_linux.go, in the order in which it happens, and Posture, which
@@ -25,6 +35,6 @@
 // # Concurrency
 //
 // A Runner may be used from many goroutines. Lock order: Runner.mu, tenant.mu,
-// process.mu; none is held while a frame is sent, a process is started or a
-// callback runs.
+// process.sending, process.mu; besides process.sending, none is held while a frame is
+// sent, a process is started or a callback runs.
 package process

@@ -3,7 +3,6 @@ package process
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -12,33 +11,46 @@ import (
 	"github.com/casemate-dev/casemate/internal/sandbox/wire"
 )
 
-// loadTimeout bounds how long a process may take to compile a module.
+// loadTimeout bounds how long a process may take to make a version ready, and how
+// long its code may take to be read.
 const loadTimeout = 2 * time.Minute
+
+// maxLoads bounds the versions that one process has loaded. Each keeps a file or two
+// open there (see maxFiles).
+const maxLoads = 1500
 
 // load is one version in one process, being loaded or loaded. The fields below
 // stream are guarded by process.mu, but failure and cost may be read after done.
 type load struct {
 	stream uint32
-	done   chan struct{}
+	name   string
+	done   chan struct{} // closed when it is finished and on the books
 
+	answer   chan *sandbox.Error // has room for one: what the process said, nil when it can run
+	asked    bool                // the process was asked, so its end may be this one's fault
 	finished bool
 	failure  *sandbox.Error
 	cost     int64
-	uses     int   // invocations and preparations that hold it
+	base     *load // what it is made from and keeps in use, or nil
+	uses     int   // invocations and preparations that hold it, or loads made from it
 	last     int64 // when it was last used, as a running number
+	seen     sight // what the sweep saw of that
 	retired  bool  // unload when nobody uses it
 }
 
-// finish records how the loading ended. It is called once, by the process's reader
-// or by whoever could not begin.
-func (l *load) finish(failure *sandbox.Error) {
-	l.failure = failure
-	close(l.done)
+// subject is what can be loaded under an id.
+type subject struct {
+	id   function.Digest
+	name string // for the log
+	// ask sends what it takes to the process. It gives the module when code that was
+	// sent may turn out to be stale.
+	ask func(*process, *load) (*module, *sandbox.Error)
 }
 
 // acquire gives the version loaded in the process, and whether the caller had to
-// wait for that. The first caller starts loading, the others wait along. release
-// must be called when the error is nil.
+// wait for that. The first caller starts loading, the others wait along. The process
+// counts the caller as active until release, which must be called when the error is
+// nil.
 func (p *process) acquire(ctx context.Context, v *function.Version) (l *load, cold bool, err *sandbox.Error) {
 	p.mu.Lock()
 	if p.dead {
@@ -46,14 +58,11 @@ func (p *process) acquire(ctx context.Context, v *function.Version) (l *load, co
 		p.mu.Unlock()
 		return nil, false, lost(reason)
 	}
+	// Under the mutex, so that nobody ends the process as an idle one from now on.
+	p.active.Add(1)
 	l = p.loads[v.ID]
 	if l == nil {
-		p.streams++
-		l = &load{stream: p.streams, done: make(chan struct{})}
-		p.loads[v.ID] = l
-		// Loading goes on when this caller leaves, since others may wait for it. It ends
-		// with the process at the latest.
-		p.runner.processes.Go(func() { p.load(v, l) })
+		l = p.beginLoad(p.runner.subjectOf(v))
 	}
 	l.uses++
 	l.last = p.runner.turn.Add(1)
@@ -76,12 +85,30 @@ func (p *process) acquire(ctx context.Context, v *function.Version) (l *load, co
 	return l, cold, nil
 }
 
+// beginLoad enters a load and starts it. The mutex is held.
+func (p *process) beginLoad(s subject) *load {
+	p.streams++
+	l := &load{stream: p.streams, name: s.name, done: make(chan struct{}), answer: make(chan *sandbox.Error, 1)}
+	p.loads[s.id] = l
+	// Loading goes on when its caller leaves, since others may wait for it. It ends
+	// with the process at the latest.
+	p.active.Add(1)
+	p.runner.processes.Go(func() {
+		defer p.active.Add(-1)
+		p.runner.begin()
+		defer p.runner.end()
+		p.load(s, l)
+	})
+	return l
+}
+
 // release gives back what acquire gave.
 func (p *process) release(id function.Digest, l *load) {
 	p.mu.Lock()
 	l.uses--
 	unload := p.drop(id, l)
 	p.mu.Unlock()
+	p.active.Add(-1)
 	if unload {
 		_ = p.out.Send(wire.Unload, l.stream)
 	}
@@ -98,6 +125,10 @@ func (p *process) drop(id function.Digest, l *load) bool {
 	}
 	p.cost -= l.cost
 	l.retired = false
+	if l.base != nil {
+		l.base.uses--
+		l.base = nil
+	}
 	return l.failure == nil && !p.dead
 }
 
@@ -117,54 +148,87 @@ func (p *process) retire(id function.Digest) {
 	}
 }
 
-// load brings the version's code into the process and waits until it can run.
-func (p *process) load(v *function.Version, l *load) {
-	failure := p.bring(v, l)
-	if failure != nil {
-		// Not sent, or refused: no answer is under way.
-		p.settle(v.ID, l, failure)
-		return
+// lossesBefore is how often a process may end while a version is being loaded before
+// calls of that version are refused for a while: with a call's second attempt, one
+// call.
+const lossesBefore = 1
+
+// load brings a subject into the process, waits until it can run, and says how it
+// went.
+func (p *process) load(s subject, l *load) {
+	refused := p.runner.losses
+	failure := refused.find(s.id)
+	known := failure != nil
+	if !known {
+		failure = p.bring(s, l)
 	}
+	switch {
+	case failure == nil:
+		refused.clear(s.id)
+	case failure.Kind == sandbox.Lost && l.asked && p.endedAlone():
+		refused.delay(s.id, &sandbox.Error{
+			Kind:   sandbox.Unavailable,
+			Public: "the sandbox ended each time while it made the function ready; try again later, or deploy another version", Cause: failure,
+		}, lossesBefore)
+	}
+	p.book(s.id, l, failure)
+	close(l.done)
+	p.runner.pool.refill()
+}
+
+// bring sends the code and waits for the answer. Code that is stale is made anew, once.
+func (p *process) bring(s subject, l *load) *sandbox.Error {
+	for again := false; ; again = true {
+		m, failure := s.ask(p, l)
+		if failure == nil {
+			failure = p.awaitLoad(s, l)
+		}
+		if failure == nil || failure.Kind != sandbox.Stale {
+			return failure
+		}
+		if m == nil || again {
+			return &sandbox.Error{
+				Kind: sandbox.Unavailable, Public: "the function cannot be made ready now; try again later", Cause: failure,
+			}
+		}
+		p.runner.codeIsStale(*m)
+	}
+}
+
+// awaitLoad waits for what the process says of a load.
+func (p *process) awaitLoad(s subject, l *load) *sandbox.Error {
 	timer := time.NewTimer(loadTimeout)
 	defer timer.Stop()
 	select {
-	case <-l.done:
+	case failure := <-l.answer:
+		return failure
 	case <-timer.C:
-		p.runner.logger.Warn("loading takes too long", slog.String("function", v.String()), slog.String("version", string(v.ID)))
-		p.mu.Lock()
-		_, waiting := p.byStream[l.stream]
-		delete(p.byStream, l.stream)
-		p.mu.Unlock()
-		if waiting {
-			p.settle(v.ID, l, &sandbox.Error{
-				Kind: sandbox.BadModule, Public: fmt.Sprintf("the module could not be compiled within %v; make it smaller", loadTimeout),
-			})
-		}
-		p.kill("it did not finish compiling a module")
-		return
+		p.runner.logger.Warn("loading takes too long", slog.String("function", s.name), slog.String("version", string(s.id)))
+		p.kill("it did not finish loading a version")
+		return <-l.answer
 	}
-	p.book(v.ID, l)
 }
 
-// bring reads the code, verifies it and sends it.
-func (p *process) bring(v *function.Version, l *load) *sandbox.Error {
-	ctx, stop := context.WithTimeout(context.Background(), loadTimeout)
-	defer stop()
-	code, err := p.runner.artifacts.Artifact(ctx, v.Artifact)
-	if err != nil {
-		return &sandbox.Error{Kind: sandbox.Unavailable, Public: "the function's code could not be read; try again", Cause: err}
-	}
-	if got := function.DigestOf(code); got != v.Artifact {
-		p.runner.reportTampered(v, "reading it from the store", string(got))
-		return tampered(fmt.Errorf("want %s, got %s", v.Artifact, got))
-	}
-	if len(code) > wire.MaxCode {
-		return &sandbox.Error{Kind: sandbox.BadModule, Public: fmt.Sprintf("the module exceeds %d MiB", wire.MaxCode>>20)}
-	}
-	spec, err := wire.AppendJSON(nil, wire.LoadSpec{
-		Name: v.Name, Digest: v.Artifact, Size: int64(len(code)), Entry: v.Config.Entry,
-		Limits: v.Config.Limits, Environment: v.Config.Environment,
-	})
+// maxCarrying bounds how many processes are sent code at once, and so how much of it
+// lies in the node's memory: one for each place.
+const maxCarrying = 8
+
+// carrying calls fn, which reads code and sends it, when it is its turn: one at a time
+// for a process, since its connection is one.
+func (p *process) carrying(fn func() *sandbox.Error) *sandbox.Error {
+	p.sending.Lock()
+	defer p.sending.Unlock()
+	p.runner.carrying <- struct{}{}
+	defer func() { <-p.runner.carrying }()
+	return fn()
+}
+
+// loadAs tells the process what to load, with bytes that follow. It is called by what
+// carrying calls.
+func (p *process) loadAs(l *load, spec wire.LoadSpec, payload []byte) *sandbox.Error {
+	spec.Size = int64(len(payload))
+	p.runner.carried.Add(spec.Size)
+	head, err := wire.AppendJSON(nil, spec)
 	if err != nil {
 		return &sandbox.Error{Kind: sandbox.BadModule, Public: "the environment is too large; keep it below 60 KiB", Cause: err}
 	}
@@ -174,78 +238,119 @@ func (p *process) bring(v *function.Version, l *load) *sandbox.Error {
 		p.mu.Unlock()
 		return lost(reason)
 	}
+	l.asked = true
 	p.byStream[l.stream] = l
 	p.mu.Unlock()
 	// When sending fails the process is being killed, and its end answers for this.
-	if p.out.Send(wire.Load, l.stream, spec) == nil {
-		_ = p.out.SendAll(wire.Code, l.stream, code)
+	if p.out.Send(wire.Load, l.stream, head) == nil {
+		_ = p.out.SendAll(wire.Code, l.stream, payload)
 	}
 	return nil
 }
 
-func tampered(cause error) *sandbox.Error {
-	return &sandbox.Error{
-		Kind: sandbox.Tampered, Public: "the stored code does not match its digest; deploy the function again", Cause: cause,
+// loadModule sends the compiled code of a module, from the store or newly made.
+func (p *process) loadModule(l *load, m module, spec wire.LoadSpec) *sandbox.Error {
+	r := p.runner
+	if failure := r.compiler.refused.find(m.digest); failure != nil {
+		return failure
 	}
+	stored := false
+	failure := p.carrying(func() *sandbox.Error {
+		code, ok := r.code.Get(r.codeKey(m.digest))
+		if stored = ok && len(code) <= wire.MaxCompiled; !stored {
+			return nil
+		}
+		return p.loadAs(l, spec, code)
+	})
+	if stored {
+		return failure
+	}
+	code, failure := r.compiler.compile(m)
+	if failure != nil {
+		return failure
+	}
+	return p.carrying(func() *sandbox.Error { return p.loadAs(l, spec, code) })
+}
+
+// subjectOf says how a version is loaded.
+func (r *Runner) subjectOf(v *function.Version) subject {
+	if v.Config.Runtime.Script() {
+		return subject{id: v.ID, name: v.String(), ask: func(p *process, l *load) (*module, *sandbox.Error) {
+			return nil, p.askScript(v, l)
+		}}
+	}
+	return subject{id: v.ID, name: v.String(), ask: func(p *process, l *load) (*module, *sandbox.Error) {
+		m := r.moduleOf(v)
+		return &m, p.loadModule(l, m, wire.LoadSpec{
+			Name: v.Name, Digest: v.Artifact, Entry: v.Config.Entry,
+			Limits: v.Config.Limits, Environment: v.Config.Environment,
+		})
+	}}
 }
 
 // handleLoad takes the process's word on a load.
 func (p *process) handleLoad(f wire.Frame) error {
+	var failure *sandbox.Error
+	var report wire.LoadReport
+	var err error
+	if f.Type == wire.LoadFailed {
+		var why wire.Failure
+		why, err = wire.ParseFailure(f.Payload)
+		failure = errorOf(why)
+		if err == nil && p.refuseMaking(f.Stream, failure) {
+			return nil
+		}
+	} else if err = wire.ParseJSON(f.Payload, &report); err == nil && report.Cost < 0 {
+		err = wire.ErrFrame
+	}
 	p.mu.Lock()
 	l := p.byStream[f.Stream]
-	delete(p.byStream, f.Stream)
+	if l != nil && err == nil {
+		delete(p.byStream, f.Stream)
+		l.cost = report.Cost
+	}
 	p.mu.Unlock()
 	if l == nil {
-		return errUnasked
+		return errors.Join(errUnasked, err)
 	}
-	if f.Type == wire.LoadFailed {
-		failure, err := wire.ParseFailure(f.Payload)
-		if err != nil {
-			l.finish(lost("it broke the protocol"))
-			return err
-		}
-		l.finish(errorOf(failure))
-		return nil
+	if err != nil {
+		return err // what ends the process answers for the load
 	}
-	var report wire.LoadReport
-	if err := wire.ParseJSON(f.Payload, &report); err != nil || report.Cost < 0 {
-		l.finish(lost("it broke the protocol"))
-		return errors.Join(err, wire.ErrFrame)
+	if report.Anew != "" {
+		p.runner.logger.Info("each invocation starts from nothing", slog.String("function", l.name), slog.String("reason", report.Anew))
 	}
-	l.cost = report.Cost
-	l.finish(nil)
+	l.answer <- failure
 	return nil
 }
 
-// settle records a load that failed before the process had a say.
-func (p *process) settle(id function.Digest, l *load, failure *sandbox.Error) {
-	l.finish(failure)
-	p.book(id, l)
-}
-
-// book enters a finished load and makes room for it. A refusal that will repeat is
-// remembered, so that calling a module that cannot run costs nothing; others are
-// forgotten, so that the next call tries again.
-func (p *process) book(id function.Digest, l *load) {
+// book enters a finished load and makes room for it. A refusal of the process that
+// will repeat is remembered, so that calling a version that cannot run costs nothing;
+// others are forgotten, so that the next call tries again.
+func (p *process) book(id function.Digest, l *load, failure *sandbox.Error) {
 	var unload []uint32
 	p.mu.Lock()
-	l.finished = true
+	l.failure, l.finished = failure, true
 	switch {
-	case l.failure == nil:
+	case failure == nil:
 		p.cost += l.cost
-	case l.failure.Kind == sandbox.BadModule || l.failure.Kind == sandbox.Memory:
+	case l.asked && (failure.Kind == sandbox.BadModule || failure.Kind == sandbox.Memory):
 		l.cost = refusalCost
 		p.cost += l.cost
 	default:
+		l.cost = 0
 		l.retired = true
 		if p.loads[id] == l {
 			delete(p.loads, id)
 		}
 	}
+	if l.failure != nil && l.base != nil {
+		l.base.uses--
+		l.base = nil
+	}
 	if p.drop(id, l) {
 		unload = append(unload, l.stream)
 	}
-	for p.cost > p.runner.moduleBytes {
+	for p.cost > p.runner.moduleBytes || len(p.loads) > maxLoads {
 		victimID, victim := p.leastUsed(l)
 		if victim == nil {
 			break

@@ -11,7 +11,7 @@ import (
 )
 
 // lockDown says that nothing is locked here: the process is a plain one.
-func lockDown(plan) (wire.Hello, error) {
+func lockDown(plan) (wire.Hello, *os.File, error) {
 	const why = "only on Linux"
 	missing := map[string]string{}
 	for _, m := range []string{
@@ -19,7 +19,7 @@ func lockDown(plan) (wire.Hello, error) {
 	} {
 		missing[m] = why
 	}
-	return wire.Hello{Missing: missing}, nil
+	return wire.Hello{Missing: missing}, nil, nil
 }
 
 // nodeConnection makes the inherited socket usable.

@@ -51,7 +51,7 @@ func run(args []string, clock func() time.Time) int {
 	if err != nil {
 		return die(os.Stderr, exitUsage, err)
 	}
-	hello, err := lockDown(plan)
+	hello, pagemap, err := lockDown(plan)
 	if err != nil {
 		return die(os.Stderr, exitLockdown, err)
 	}
@@ -59,7 +59,7 @@ func run(args []string, clock func() time.Time) int {
 	if err != nil {
 		return die(os.Stderr, exitServe, err)
 	}
-	err = wasm.Serve(conn, wasm.Options{Clock: clock, Memory: plan.memory, Hello: hello})
+	err = wasm.Serve(conn, wasm.Options{Clock: clock, Memory: plan.memory, Pagemap: pagemap, Hello: hello})
 	if err != nil {
 		return die(os.Stderr, exitServe, err)
 	}

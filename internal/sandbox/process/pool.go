@@ -35,7 +35,9 @@ func newPool(want int, start func() (*process, error), logger *slog.Logger) *poo
 	}
 }
 
-// take gives a process that nobody used: one that is ready, or a new one.
+// take gives a process that nobody used: one that is ready, or a new one. The next is
+// started when what this one is for has been loaded (process.load calls refill), since
+// somebody waits for that, or at once when there was none.
 func (p *pool) take() (*process, error) {
 	p.mu.Lock()
 	if p.closed {
@@ -51,10 +53,10 @@ func (p *pool) take() (*process, error) {
 		}
 	}
 	p.mu.Unlock()
-	p.refill()
 	if found != nil {
 		return found, nil
 	}
+	p.refill()
 	return p.start()
 }
 
@@ -68,9 +70,12 @@ func (p *pool) put(b *process) {
 	p.mu.Unlock()
 	if full {
 		b.kill(reasonIdle)
+		return
 	}
+	b.preload()
 }
 
+// refill has processes started until there are enough.
 func (p *pool) refill() {
 	select {
 	case p.wake <- struct{}{}:

@@ -38,6 +38,7 @@ const (
 type Posture struct {
 	Enforced []string          // measures in force, sorted
 	Missing  map[string]string // measures that are not, with the reason
+	Restore  string            // how guests' memory is restored; speed, not safety
 }
 
 // String gives the form for receipts: the kind, and what is missing.
@@ -56,7 +57,7 @@ func (p Posture) Has(measure string) bool {
 
 // postureOf joins what a process says of itself with what its start said of it.
 func postureOf(h wire.Hello, enforced []string, missing map[string]string) Posture {
-	p := Posture{Missing: map[string]string{}}
+	p := Posture{Missing: map[string]string{}, Restore: h.Restore}
 	p.Enforced = append(append(p.Enforced, h.Enforced...), enforced...)
 	slices.Sort(p.Enforced)
 	p.Enforced = slices.Compact(p.Enforced)

@@ -24,7 +24,11 @@ type process struct {
 	kind   string        // for Usage.Kind
 	gone   chan struct{} // closed when the process is dead and all its calls have failed
 	active atomic.Int64  // calls under way
-	used   atomic.Int64  // when it was last asked for something, Unix nanoseconds
+	used   atomic.Int64  // when it was last asked for something, as a running number
+	idle   sync.Pool     // of *call, used before
+
+	compiles atomic.Bool // it compiles one module, and ends then
+	sending  sync.Mutex  // held while code is sent; taken before mu
 
 	mu        sync.Mutex
 	namespace string // "" until it is given to one
@@ -35,24 +39,39 @@ type process struct {
 	loads     map[function.Digest]*load
 	byStream  map[uint32]*load
 	cost      int64 // of all loaded versions, in bytes
+	seen      sight // what the sweep saw of used
+	making    *making
 }
 
 // patientWriter writes to the process, which must take what it is given, in time.
-type patientWriter struct{ p *process }
+// One goroutine writes at a time.
+type patientWriter struct {
+	p     *process
+	stuck *time.Timer // runs during a write
+}
+
+func newPatientWriter(p *process) *patientWriter {
+	w := &patientWriter{p: p, stuck: time.AfterFunc(writeTimeout, func() { p.kill("it took nothing from its connection") })}
+	w.stuck.Stop()
+	return w
+}
 
 // Write implements io.Writer.
-func (w patientWriter) Write(b []byte) (int, error) {
-	timer := time.AfterFunc(writeTimeout, func() { w.p.kill("it took nothing from its connection") })
+func (w *patientWriter) Write(b []byte) (int, error) {
+	w.stuck.Reset(writeTimeout)
 	n, err := w.p.child.conn.Write(b)
-	timer.Stop()
+	w.stuck.Stop()
 	if err != nil {
 		w.p.kill(fmt.Sprintf("writing to it: %v", err))
 	}
 	return n, err
 }
 
-// call is one invocation under way. The process's reader fills it in.
+// call is one invocation under way. The process's reader fills it in. It serves one
+// invocation after another (newCall, recycle).
 type call struct {
+	head  []byte // the head line as it was sent
+	due   int64  // when the watch is to end it, by Runner.ticks
 	inv   *sandbox.Invocation
 	limit function.Limits
 	out   []byte
@@ -72,7 +91,7 @@ func newProcess(r *Runner, c *child) *process {
 		gone: make(chan struct{}), calls: map[uint32]*call{},
 		loads: map[function.Digest]*load{}, byStream: map[uint32]*load{},
 	}
-	p.out = wire.NewWriter(patientWriter{p})
+	p.out = wire.NewWriter(newPatientWriter(p))
 	r.processes.Go(p.serve)
 	return p
 }
@@ -91,17 +110,20 @@ func (p *process) serve() {
 	calls, loads := p.calls, p.byStream
 	p.calls, p.byStream = nil, nil
 	namespace := p.namespace
-	p.mu.Unlock()
 	for _, c := range calls {
 		c.failure = c.forced
 		if c.failure == nil {
 			c.failure = lost(reason)
 		}
-		c.done <- struct{}{}
+	}
+	p.mu.Unlock()
+	for _, c := range calls {
+		c.done <- struct{}{} // and is not ours from here on
 	}
 	for _, l := range loads {
-		l.finish(lost(reason))
+		l.answer <- lost(reason)
 	}
+	p.endMaking(lost(reason))
 	p.runner.forget(p)
 	close(p.gone)
 	if reason == errEnded.Error() || reason == reasonIdle {
@@ -128,10 +150,15 @@ func (p *process) kill(reason string) {
 	}
 	p.mu.Unlock()
 	if first {
-		_ = p.child.cmd.Process.Kill()
-		p.out.Close()
-		_ = p.child.conn.Close()
+		p.end()
 	}
+}
+
+// end ends a process that was just marked as dead.
+func (p *process) end() {
+	_ = p.child.cmd.Process.Kill()
+	p.out.Close()
+	_ = p.child.conn.Close()
 }
 
 func (p *process) alive() bool {
@@ -162,6 +189,8 @@ func (p *process) handle(f wire.Frame) error {
 	switch f.Type {
 	case wire.Loaded, wire.LoadFailed:
 		return p.handleLoad(f)
+	case wire.Compiled, wire.Machine:
+		return p.handleCompiled(f)
 	case wire.Log, wire.Result, wire.Answer, wire.Failed:
 	default:
 		return errors.New("it is not a sandbox's to send")

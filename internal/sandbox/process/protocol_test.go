@@ -3,6 +3,7 @@ package process
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -29,7 +30,8 @@ func hostile(t testing.TB) *process {
 		inv: &sandbox.Invocation{Log: func(sandbox.LogLine) {}}, done: make(chan struct{}, 1),
 		limit: function.Limits{Output: 1000, Log: 100},
 	}
-	p.byStream[2] = &load{stream: 2, done: make(chan struct{})}
+	p.byStream[2] = &load{stream: 2, done: make(chan struct{}), answer: make(chan *sandbox.Error, 1)}
+	p.making = &making{stream: 3, done: make(chan struct{})}
 	return p
 }
 
@@ -59,6 +61,17 @@ func TestSandboxThatBreaksTheProtocolIsRefused(t *testing.T) {
 		"a failure it may not claim":  {{Type: wire.Failed, Stream: 1, Payload: outcome(0, `{"kind":"lost"}`)}},
 		"a failure that is not JSON":  {{Type: wire.Failed, Stream: 1, Payload: outcome(0, `{`)}},
 		"a load of negative cost":     {{Type: wire.Loaded, Stream: 2, Payload: []byte(`{"cost":-1}`)}},
+		"code nobody asked for":       {{Type: wire.Compiled, Stream: 2, Payload: []byte(`{"size":1}`)}},
+		"code of no size":             {{Type: wire.Compiled, Stream: 3, Payload: []byte(`{"size":0}`)}},
+		"code of negative size":       {{Type: wire.Compiled, Stream: 3, Payload: []byte(`{"size":-1}`)}},
+		"code over the limit":         {{Type: wire.Compiled, Stream: 3, Payload: fmt.Appendf(nil, `{"size":%d}`, wire.MaxCompiled+1)}},
+		"code that is not JSON":       {{Type: wire.Compiled, Stream: 3, Payload: []byte(`{`)}},
+		"code without announcement":   {{Type: wire.Machine, Stream: 3, Payload: []byte("a")}},
+		"code announced twice":        {{Type: wire.Compiled, Stream: 3, Payload: []byte(`{"size":9}`)}, {Type: wire.Compiled, Stream: 3, Payload: []byte(`{"size":9}`)}},
+		"more code than announced":    {{Type: wire.Compiled, Stream: 3, Payload: []byte(`{"size":2}`)}, {Type: wire.Machine, Stream: 3, Payload: []byte("abc")}},
+		"code after its end":          {{Type: wire.Compiled, Stream: 3, Payload: []byte(`{"size":2}`)}, {Type: wire.Machine, Stream: 3, Payload: []byte("ab")}, {Type: wire.Machine, Stream: 3, Payload: []byte("c")}},
+		"code after a refusal":        {{Type: wire.LoadFailed, Stream: 3, Payload: []byte(`{"kind":"bad-module"}`)}, {Type: wire.Compiled, Stream: 3, Payload: []byte(`{"size":2}`)}},
+		"loaded, when it compiles":    {{Type: wire.Loaded, Stream: 3, Payload: []byte("{}")}},
 		"loaded twice":                {{Type: wire.Loaded, Stream: 2, Payload: []byte("{}")}, {Type: wire.Loaded, Stream: 2, Payload: []byte("{}")}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -82,10 +95,11 @@ func TestSandboxThatBreaksTheProtocolIsRefused(t *testing.T) {
 func FuzzFromSandbox(f *testing.F) {
 	f.Add(wire.AppendFrame(nil, wire.Result, 1, outcome(3, "{}\n")))
 	f.Add(wire.AppendFrame(nil, wire.Failed, 1, outcome(0, `{"kind":"trap","public":"x"}`)))
+	f.Add(wire.AppendFrame(wire.AppendFrame(nil, wire.Compiled, 3, []byte(`{"size":3}`)), wire.Machine, 3, []byte("abc")))
 	f.Add(wire.AppendFrame(wire.AppendFrame(nil, wire.Log, 1, wire.AppendLine(nil, 1, []byte("hi"))), wire.Loaded, 2, []byte(`{"cost":1}`)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p := hostile(t)
-		c := p.calls[1]
+		c, m := p.calls[1], p.making
 		r := wire.NewReader(bytes.NewReader(data))
 		for {
 			frame, err := r.Next()
@@ -95,6 +109,9 @@ func FuzzFromSandbox(f *testing.F) {
 		}
 		if int64(cap(c.out)) > c.limit.Output+sandbox.MaxHeadLine+1 || c.log > c.limit.Log {
 			t.Errorf("%d bytes of answer and %d of log were kept", cap(c.out), c.log)
+		}
+		if int64(len(m.code)) > m.want {
+			t.Errorf("%d bytes of code were kept, %d were announced", len(m.code), m.want)
 		}
 		_, _ = c.result()
 	})
@@ -212,9 +229,9 @@ func TestIdleNamespaceMakesWay(t *testing.T) {
 
 func TestBadConfigurationNamesFieldAndRemedy(t *testing.T) {
 	t.Parallel()
-	good := Config{Artifacts: &sandboxtest.Store{}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Clock: time.Now}
+	good := Config{Artifacts: &sandboxtest.Store{}, Code: &shelf{}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Clock: time.Now}
 	for field, spoil := range map[string]func(*Config){
-		"Artifacts": func(c *Config) { c.Artifacts = nil }, "Logger": func(c *Config) { c.Logger = nil },
+		"Artifacts": func(c *Config) { c.Artifacts = nil }, "Code": func(c *Config) { c.Code = nil }, "Logger": func(c *Config) { c.Logger = nil },
 		"Clock": func(c *Config) { c.Clock = nil }, "Warm": func(c *Config) { c.Warm = -2 },
 		"bound": func(c *Config) { c.Grace = -1 },
 	} {

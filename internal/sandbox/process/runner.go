@@ -22,6 +22,8 @@ const (
 	DefaultMaxSandboxes = 64
 	DefaultModuleBytes  = 1 << 30
 	DefaultGrace        = 2 * time.Second
+	DefaultIdleVersion  = time.Minute
+	DefaultIdleProcess  = 5 * time.Minute
 )
 
 // overhead is what a process may take besides its guests' memory, in bytes: its
@@ -33,10 +35,11 @@ type Artifacts interface {
 	Artifact(ctx context.Context, d function.Digest) ([]byte, error)
 }
 
-// Config says how to run. Artifacts, Logger and Clock are required; zero in the
+// Config says how to run. Artifacts, Code, Logger and Clock are required; zero in the
 // others means the default.
 type Config struct {
 	Artifacts Artifacts
+	Code      Code
 	Logger    *slog.Logger
 	Clock     func() time.Time
 	// Executable is the program to start sandboxes from: one that calls Main when
@@ -54,19 +57,27 @@ type Config struct {
 	ModuleBytes int64
 	// Grace is how long a process may take to stop a guest before it is killed.
 	Grace time.Duration
+	// IdleVersion is for how long a version may be unused before it is unloaded, and
+	// IdleProcess the same for the process of a namespace.
+	IdleVersion, IdleProcess time.Duration
+	// Engine gives the module that runs scripts, or why there is none, which the
+	// callers of scripts are told then. It is called once. nil means no engine.
+	Engine func() (module []byte, err error)
 }
 
 func (c *Config) complete() error {
 	switch {
 	case c.Artifacts == nil:
 		return errors.New("process.Config: Artifacts is missing; give the registry")
+	case c.Code == nil:
+		return errors.New("process.Config: Code is missing; give the store of compiled code")
 	case c.Logger == nil:
 		return errors.New("process.Config: Logger is missing; give the node's logger")
 	case c.Clock == nil:
 		return errors.New("process.Config: Clock is missing; give time.Now")
 	case c.Warm < -1:
 		return fmt.Errorf("process.Config: Warm is %d; give -1 for none, or more", c.Warm)
-	case c.MaxSandboxes < 0 || c.Memory < 0 || c.ModuleBytes < 0 || c.Grace < 0:
+	case c.MaxSandboxes < 0 || c.Memory < 0 || c.ModuleBytes < 0 || c.Grace < 0 || c.IdleVersion < 0 || c.IdleProcess < 0:
 		return errors.New("process.Config: a bound is negative; give 0 for the default")
 	}
 	if c.Executable == "" {
@@ -91,28 +102,44 @@ func (c *Config) complete() error {
 	if c.Grace == 0 {
 		c.Grace = DefaultGrace
 	}
+	if c.IdleVersion == 0 {
+		c.IdleVersion = DefaultIdleVersion
+	}
+	if c.IdleProcess == 0 {
+		c.IdleProcess = DefaultIdleProcess
+	}
 	return nil
 }
 
 // Runner runs versions in sandbox processes. It implements sandbox.Runner.
 type Runner struct {
 	artifacts   Artifacts
+	code        Code
+	codeID      string // of this release and this processor, see wasm.CodeID
+	engine      *engine
 	logger      *slog.Logger
 	clock       func() time.Time
 	grace       time.Duration
 	moduleBytes int64
 	mostMemory  int64 // resident, of one process, in bytes
 	maxBoxes    int
+	idleVersion time.Duration
+	idleProcess time.Duration
 	stamp       string // tells the sandboxes of one run of the node from another's
 	posture     Posture
 
 	starter   *starter
 	pool      *pool
+	compiler  *compiler
+	carried   atomic.Int64   // bytes of code that passed since the last collection
+	carrying  chan struct{}  // room for those that send code, see process.carrying
+	losses    *refusals      // versions whose loading ended processes, by id
 	processes sync.WaitGroup // whatever lives as long as a process
 	active    atomic.Int64   // calls under way
 	busy      chan struct{}  // room for one: a call has begun
 	ended     chan struct{}
 	turn      atomic.Int64 // numbers the uses of versions
+	ticks     atomic.Int64 // of the watch; they pass while there is work
 	watching  chan struct{}
 
 	mu      sync.Mutex
@@ -128,12 +155,15 @@ func New(c Config) (*Runner, error) {
 		return nil, err
 	}
 	r := &Runner{
-		artifacts: c.Artifacts, logger: c.Logger, clock: c.Clock, grace: c.Grace, moduleBytes: c.ModuleBytes,
+		artifacts: c.Artifacts, code: c.Code, codeID: wasm.CodeID(), engine: &engine{get: c.Engine},
+		logger: c.Logger, clock: c.Clock, grace: c.Grace, moduleBytes: c.ModuleBytes,
+		idleVersion: c.IdleVersion, idleProcess: c.IdleProcess, losses: newRefusals(c.Clock),
 		mostMemory: c.Memory + overhead, maxBoxes: c.MaxSandboxes,
 		stamp: strconv.FormatInt(c.Clock().UnixMilli(), 36),
 		busy:  make(chan struct{}, 1), ended: make(chan struct{}), watching: make(chan struct{}),
 		tenants: map[string]*tenant{}, all: map[*process]struct{}{},
 	}
+	r.compiler, r.carrying = newCompiler(r), make(chan struct{}, maxCarrying)
 	var first *child
 	var err error
 	r.starter, err = newStarter(c.Executable, c.Memory, func(c *child) { first = c })
@@ -141,6 +171,7 @@ func New(c Config) (*Runner, error) {
 		return nil, err
 	}
 	r.posture = first.posture
+	c.Logger.Debug("sandboxes can be started", slog.String("posture", r.posture.String()), slog.String("restore", r.posture.Restore))
 	r.pool = newPool(max(c.Warm, 0), r.start, c.Logger)
 	if p, err := r.adopt(first); err == nil {
 		r.pool.put(p)
@@ -263,7 +294,9 @@ func (r *Runner) makeRoom() error {
 	if idle == nil {
 		return errFull
 	}
-	idle.kill(reasonIdle)
+	if !idle.endIdle() {
+		return r.makeRoom() // somebody was faster
+	}
 	return nil
 }
 
@@ -305,13 +338,8 @@ func (r *Runner) with(ctx context.Context, v *function.Version, fn func(*process
 		return false, &sandbox.Error{Kind: sandbox.Unavailable, Public: "the node is stopping", Cause: errEnded}
 	}
 	defer r.processes.Done()
-	if r.active.Add(1) == 1 {
-		select {
-		case r.busy <- struct{}{}:
-		default:
-		}
-	}
-	defer r.active.Add(-1)
+	r.begin()
+	defer r.end()
 	for attempt := 0; ; attempt++ {
 		cold, reached, err := r.attempt(ctx, t, v, fn)
 		if err == nil || err.Kind != sandbox.Lost || reached || attempt > 0 {
@@ -328,9 +356,7 @@ func (r *Runner) attempt(ctx context.Context, t *tenant, v *function.Version, fn
 		}
 		return true, false, &sandbox.Error{Kind: sandbox.Unavailable, Public: "no sandbox could be had; try again later", Cause: err}
 	}
-	p.active.Add(1)
 	p.used.Store(r.turn.Add(1))
-	defer p.active.Add(-1)
 	l, cold, failure := p.acquire(ctx, v)
 	if failure != nil {
 		if failure.Kind == sandbox.Tampered && cold {

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 
 func newRunner(t testing.TB, artifacts Artifacts, change ...func(*Config)) *Runner {
 	t.Helper()
-	c := Config{Artifacts: artifacts, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Clock: time.Now}
+	c := Config{Artifacts: artifacts, Code: &shelf{}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Clock: time.Now}
 	for _, f := range change {
 		f(&c)
 	}

@@ -5,30 +5,54 @@ import (
 	"time"
 )
 
-// watchEvery is how often the memory of busy processes is looked at. Guests are
-// bounded from within; this catches what is not, like a compiler gone wild.
+// watchEvery is how often busy processes are looked at. Guests are bounded from
+// within; this catches what is not, like a compiler gone wild, or a guest that its
+// process does not stop.
 const watchEvery = 100 * time.Millisecond
 
-// watch kills processes that take more memory than they may, while there is work.
+// watch kills processes that take more memory or time than they may, while there is
+// work, and now and then sweeps away what nobody uses.
 func (r *Runner) watch() {
 	defer close(r.watching)
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
+	sweeper := time.NewTicker(min(sweepEvery, max(min(r.idleVersion, r.idleProcess)/4, watchEvery)))
+	defer sweeper.Stop()
 	for {
 		select {
 		case <-r.busy:
+		case <-sweeper.C:
+			r.sweep()
+			continue
 		case <-r.ended:
 			return
 		}
 		for r.active.Load() > 0 {
-			<-ticker.C
+			select {
+			case <-ticker.C:
+			case <-sweeper.C:
+				r.sweep()
+				continue
+			}
+			tick := r.ticks.Add(1)
 			for _, p := range r.working() {
-				if got := resident(p.child.cmd.Process.Pid); got > r.mostMemory {
-					p.kill(fmt.Sprintf("it holds %d bytes of memory, the most is %d", got, r.mostMemory))
+				p.overdue(tick)
+				most := r.mostMemory
+				if p.compiles.Load() {
+					most = min(most, compileMemory)
+				}
+				if got := resident(p.child.cmd.Process.Pid); got > most {
+					p.kill(fmt.Sprintf("it holds %d bytes of memory, the most is %d", got, most))
 				}
 			}
 		}
 	}
+}
+
+// due gives the tick of the watch before which d has certainly not passed: one tick
+// may have been waiting since there was work last, and another come at once.
+func (r *Runner) due(d time.Duration) int64 {
+	return r.ticks.Load() + int64((d+watchEvery-1)/watchEvery) + 2
 }
 
 func (r *Runner) working() []*process {
@@ -42,3 +66,15 @@ func (r *Runner) working() []*process {
 	}
 	return busy
 }
+
+// begin counts a piece of work for the watch, end ends that.
+func (r *Runner) begin() {
+	if r.active.Add(1) == 1 {
+		select {
+		case r.busy <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (r *Runner) end() { r.active.Add(-1) }

@@ -66,9 +66,14 @@ func TestStuckSandboxIsKilled(t *testing.T) {
 // TestSandboxOverItsMemoryIsKilled lowers the bound below what any process has.
 func TestSandboxOverItsMemoryIsKilled(t *testing.T) {
 	t.Parallel()
-	s := &sandboxtest.Store{}
-	r := newRunner(t, s, func(c *Config) { c.Memory = 64 << 20 })
+	s, code := &sandboxtest.Store{}, &shelf{}
+	build := &sandboxtest.Bench{T: t, Store: s}
+	v := build.Version(sandboxtest.Sleep())
+	if err := newRunner(t, s, func(c *Config) { c.Code = code }).Prepare(context.Background(), v); err != nil {
+		t.Fatal(err)
+	}
+	r := newRunner(t, s, func(c *Config) { c.Code, c.Memory = code, 64<<20 })
 	r.mostMemory = 1 << 20
 	b := &sandboxtest.Bench{T: t, Runner: r, Store: s}
-	b.WantKind(b.Invoke(b.Version(sandboxtest.Sleep()), ""), sandbox.Lost)
+	b.WantKind(b.Invoke(v, ""), sandbox.Lost)
 }

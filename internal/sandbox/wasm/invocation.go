@@ -1,93 +1,88 @@
 package wasm
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"runtime"
-	"strings"
+	crand "crypto/rand"
 	"sync/atomic"
 	"time"
 
-	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
-	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/casemate-dev/casemate/internal/function"
-	"github.com/casemate-dev/casemate/internal/sandbox"
+	"github.com/casemate-dev/casemate/internal/sandbox/wasm/goseed"
+	"github.com/casemate-dev/casemate/internal/sandbox/wasm/rewrite"
+	"github.com/casemate-dev/casemate/internal/sandbox/wasm/wasi"
 	"github.com/casemate-dev/casemate/internal/sandbox/wire"
 )
 
-// invocation is one run of a guest. The buffers and the addresses reserved for the
-// guest's memory serve one run after another; the guest's state does not: its
-// memory comes back zeroed and everything else is a new instance.
+// invocation is one run of a guest, and what its host calls act upon. The buffers
+// serve one run after another, of any version.
 type invocation struct {
-	srv    *server
-	v      *version
-	ctx    context.Context
-	config wazero.ModuleConfig
-	memory *linearMemory
-	broken error // why there is no memory
+	srv      *server
+	v        *version
+	worker   *worker         // who runs it
+	guest    context.Context // carries the invocation
+	snapshot context.Context // and lets the engine take snapshots
+	ctx      context.Context // one of them
+	inst     *instance
+	boot     *boot // while an instance is brought to its ready state
 
 	stream   uint32
 	input    []byte // head line and body
 	want     int    // length of the whole input
 	running  bool   // set when the input is complete
-	in       bytes.Reader
+	stdin    []byte // what is left to read
+	files    wasi.Files
 	out      answer
 	log      logbook
+	ops      *operations // nil until the guest uses one
 	deadline time.Time
 	canceled atomic.Bool
 	wake     chan struct{}
 	frame    []byte
+
+	cpuStart, cpuLimit            time.Duration // of the thread that runs it
+	fuelLimit, fuelSpent, granted int64
+	callLimit, calls              int64
 }
 
-type invocationKey struct{}
-
-// guestContext carries the invocation to the host calls.
-type guestContext struct {
-	context.Context
-	inv *invocation
-}
-
-// Value implements context.Context.
-func (c guestContext) Value(key any) any {
-	if _, ok := key.(invocationKey); ok {
-		return c.inv
-	}
-	return c.Context.Value(key)
-}
-
-func newInvocation(v *version) *invocation {
-	i := &invocation{srv: v.srv, v: v, wake: make(chan struct{}, 1)}
-	i.out = answer{inv: i, limit: int(v.spec.Limits.Output)}
-	i.log = logbook{inv: i, limit: v.spec.Limits.Log}
-	i.config = v.config().WithStdin(&i.in).WithStdout(&i.out).WithStderr(&i.log).
-		WithNanosleep(i.sleep).WithRandSource(&entropy{i})
-	i.memory, i.broken = newLinearMemory(v.srv.memory, uint64(v.spec.Limits.Memory))
-	if i.broken != nil {
-		return i
-	}
-	ctx := experimental.WithMemoryAllocator(guestContext{context.Background(), i}, i.memory)
-	i.ctx = experimental.WithSnapshotter(ctx)
+func newInvocation(s *server) *invocation {
+	i := &invocation{srv: s, wake: make(chan struct{}, 1)}
+	i.out.inv, i.log.inv = i, i
+	i.guest = wasi.NewContext(context.Background(), i)
+	i.snapshot = experimental.WithSnapshotter(i.guest)
 	return i
 }
 
 // keepInput is the largest input buffer kept for the next run, in bytes.
 const keepInput = 256 << 10
 
+// bind makes the invocation one of a version's.
+func (i *invocation) bind(v *version) {
+	i.v = v
+	i.out.limit, i.log.limit = int(v.spec.Limits.Output), v.spec.Limits.Log
+	i.callLimit = v.spec.Limits.HostCalls()
+	i.ctx = i.guest
+	if v.spec.Entry == function.EntryCommand {
+		i.ctx = i.snapshot
+	}
+}
+
 // reset forgets the run.
 func (i *invocation) reset() {
+	i.v, i.inst, i.worker = nil, nil, nil
 	i.stream, i.want, i.running = 0, 0, false
 	if cap(i.input) > keepInput {
 		i.input = nil
 	}
-	i.input = i.input[:0]
-	i.in.Reset(nil)
+	i.input, i.stdin = i.input[:0], nil
+	i.files = wasi.Files{}
 	i.out.reset()
 	i.log.reset()
+	if i.ops != nil {
+		i.ops.stop()
+		i.ops = nil
+	}
 	i.canceled.Store(false)
 	select {
 	case <-i.wake:
@@ -95,143 +90,166 @@ func (i *invocation) reset() {
 	}
 }
 
-func (i *invocation) close() {
-	if i.memory != nil {
-		i.memory.close()
-	}
+// noLimit is more fuel than can be spent.
+const noLimit = 1 << 60
+
+// begin sets the limits of a run that starts now.
+func (i *invocation) begin(timeout, cpu time.Duration, fuel int64) time.Time {
+	now := i.srv.clock()
+	i.deadline = now.Add(timeout)
+	i.cpuStart, i.cpuLimit = threadCPU(), cpu
+	i.fuelLimit, i.fuelSpent, i.granted, i.calls = fuel, 0, 0, 0
+	i.stdin = i.input
+	return now
 }
 
-// run enters the guest and sends what came of it.
+// bounds is what begin set.
+type bounds struct {
+	deadline time.Time
+	cpuStart time.Duration
+	cpuLimit time.Duration
+	fuel     int64
+	stdin    []byte
+}
+
+func (i *invocation) limits() bounds {
+	return bounds{i.deadline, i.cpuStart, i.cpuLimit, i.fuelLimit, i.stdin}
+}
+
+// forgetBoot makes the invocation as it was before it lent itself to a boot.
+func (i *invocation) forgetBoot(b bounds) {
+	i.deadline, i.fuelLimit, i.stdin = b.deadline, b.fuel, b.stdin
+	i.cpuStart, i.cpuLimit = b.cpuStart, b.cpuLimit
+	i.fuelSpent, i.granted, i.calls = 0, 0, 0
+	i.files = wasi.Files{}
+	i.out.reset()
+	i.log.reset()
+}
+
+// run enters the guest, sends what came of it, and puts the instance back.
 func (i *invocation) run() {
-	began := i.srv.clock()
-	i.deadline = began.Add(i.v.spec.Limits.Timeout)
-	i.in.Reset(i.input)
-	cpu, err := i.enter()
+	limits := &i.v.spec.Limits
+	began := i.begin(limits.Timeout, limits.ComputeTime(), noLimit)
+	err := i.enter()
+	cpu := max(threadCPU()-i.cpuStart, 0)
 	ended := i.srv.clock()
+	i.v.took(ended.Sub(began))
 
 	i.log.finish(ended)
 	o := wire.Outcome{
 		Wall: max(ended.Sub(began), 0), CPU: cpu, BytesOut: int64(len(i.out.buf)),
-		LogBytes: i.log.kept, LogDropped: i.log.dropped,
+		LogBytes: i.log.kept, LogDropped: i.log.dropped, Fuel: i.fuelSpent, Calls: i.calls,
 	}
-	if i.memory != nil {
-		o.MemoryPeak = int64(i.memory.peak)
+	denied := false
+	if i.inst != nil && i.inst.memory != nil {
+		o.MemoryPeak, denied = int64(i.inst.memory.Peak()), i.inst.memory.Denied()
 	}
 	i.frame = wire.AppendOutcome(i.frame[:0], o)
-	if f := i.explain(err); f != nil {
+	if f := i.explain(err, denied); f != nil {
 		i.srv.sendFailed(i.stream, i.frame, f)
+	} else {
+		first := i.out.buf[:min(len(i.out.buf), wire.MaxPayload-wire.OutcomeSize)]
+		// A failed send means that the node has gone, and with it this process.
+		if i.worker.send(wire.Result, i.stream, i.frame, first) == nil {
+			_ = i.srv.out.SendAll(wire.Answer, i.stream, i.out.buf[len(first):])
+		}
+	}
+	i.leave()
+}
+
+// enter runs the guest.
+func (i *invocation) enter() error {
+	if i.v.ready != nil {
+		return i.fromReady()
+	}
+	return i.fromNothing()
+}
+
+// leave gives the instance back for the next invocation.
+func (i *invocation) leave() {
+	in := i.inst
+	if in == nil {
 		return
 	}
-	first := i.out.buf[:min(len(i.out.buf), wire.MaxPayload-wire.OutcomeSize)]
-	// A failed send means that the node has gone, and with it this process.
-	if i.srv.out.Send(wire.Result, i.stream, i.frame, first) == nil {
-		_ = i.srv.out.SendAll(wire.Answer, i.stream, i.out.buf[len(first):])
+	i.inst = nil
+	end(in.memory)
+	if i.v.ready != nil {
+		i.v.restored(in)
+	} else {
+		i.v.spent(in)
 	}
 }
 
-// errNoMemory means that the guest could not start.
-var errNoMemory = errors.New("the process has no memory left for another guest")
-
-// exitCode is the failure that a handle reports by its result.
-type exitCode uint32
-
-// Error is for logs.
-func (e exitCode) Error() string { return fmt.Sprintf("handle returned %d", int32(e)) }
-
-// enter runs the guest on a new instance and gives the processor time it took.
-func (i *invocation) enter() (time.Duration, error) {
-	if i.broken != nil {
-		return 0, fmt.Errorf("%w: %v", errNoMemory, i.broken)
-	}
-	if !i.memory.reserve(i.v.start) {
-		return 0, errNoMemory
-	}
-	// The thread is the guest's for the while, so that its clock is.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	before := threadCPU()
-	err := i.instance()
-	// A guest that never had memory has freed nothing.
-	i.memory.release()
-	return max(threadCPU()-before, 0), err
-}
-
-func (i *invocation) instance() error {
-	mod, err := i.v.runtime.InstantiateModule(i.ctx, i.v.compiled, i.config)
+// fromReady runs the guest on an instance that was made ready before.
+func (i *invocation) fromReady() error {
+	in, err := i.v.acquire(i)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = mod.Close(i.ctx) }()
-	if i.v.spec.Entry == function.EntryCommand {
-		_, err := mod.ExportedFunction(exportStart).Call(i.ctx)
+	i.inst = in
+	if !begin(in.memory, 0) {
+		return errNoMemory
+	}
+	i.files = i.v.files
+	if len(i.v.early) > 0 {
+		i.Log(i.v.early)
+		i.log.dropped += i.v.excess
+	}
+	if i.v.reseed {
+		var fresh [goseed.FreshSize]byte
+		_, _ = crand.Read(fresh[:]) // it never fails
+		i.v.random.Refresh(in.memory.Bytes(), fresh)
+	}
+	if in.resume != nil {
+		in.fuel.Set(0) // the first payment is where the command goes on, see tick
+	} else {
+		i.refuel()
+	}
+	return i.call(in)
+}
+
+// fromNothing runs the guest on an instance of its own, from its very start.
+func (i *invocation) fromNothing() error {
+	mem, err := i.v.newMemory(i.v.program.base)
+	if err != nil {
 		return err
 	}
-	if init := mod.ExportedFunction(exportInitialize); init != nil {
-		if _, err := init.Call(i.ctx); err != nil {
+	if !begin(mem, i.v.start) {
+		i.v.dropMemory(mem)
+		return errNoMemory
+	}
+	in, err := i.v.program.instantiate(mem)
+	if err != nil {
+		end(mem)
+		i.v.dropMemory(mem)
+		return err
+	}
+	i.inst = in
+	if i.v.spec.Entry == function.EntryCommand {
+		if err := i.callPhase(in, rewrite.StartExport); err != nil {
+			return err
+		}
+		in.enter(exportStart)
+		return i.call(in)
+	}
+	i.stdin = i.v.prepare
+	for _, name := range phases {
+		if err := i.callPhase(in, name); err != nil {
 			return err
 		}
 	}
-	res, err := mod.ExportedFunction(exportHandle).Call(i.ctx)
-	if err == nil && len(res) == 1 && api.DecodeU32(res[0]) != 0 {
-		return exitCode(api.DecodeU32(res[0]))
+	i.stdin = i.input
+	in.enter(exportHandle)
+	return i.call(in)
+}
+
+// call enters the guest by its entry.
+func (i *invocation) call(in *instance) error {
+	in.result[0] = 0
+	err := in.entry.CallWithStack(i.ctx, in.result[:])
+	i.spend()
+	if err == nil && uint32(in.result[0]) != 0 && i.v.spec.Entry == function.EntryHandle {
+		return exitCode(uint32(in.result[0]))
 	}
 	return err
-}
-
-// explain says what the error of a run means, or nil when it means success.
-func (i *invocation) explain(err error) *failure {
-	if err == nil {
-		return nil
-	}
-	var exit *sys.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() == 0 {
-		return nil
-	}
-	limits := i.v.spec.Limits
-	f := &failure{cause: wire.Cut(err.Error(), 2<<10)}
-	var halt *stopped
-	var code exitCode
-	switch {
-	case errors.As(err, &halt):
-		f.kind = halt.kind
-		switch halt.kind {
-		case sandbox.Timeout:
-			f.public = fmt.Sprintf("the function did not finish within %v", limits.Timeout)
-		case sandbox.Canceled:
-			f.public = "the caller has gone"
-		case sandbox.Output:
-			f.public = fmt.Sprintf("the answer exceeds the limit of %s", size(limits.Output))
-		case sandbox.Stack:
-			f.public = "the function's calls went too deep"
-		default:
-			f.public = fmt.Sprintf("the answer does not begin with a head line of at most %s", size(sandbox.MaxHeadLine))
-		}
-	case errors.Is(err, errNoMemory):
-		f.kind, f.public = sandbox.Unavailable, "no memory is left for another invocation; try again later"
-	case i.memory != nil && i.memory.denied:
-		// The guest asked for more, was refused, and then failed.
-		f.kind, f.public = sandbox.Memory, fmt.Sprintf("the function needed more than its %s of memory", size(limits.Memory))
-	case strings.HasPrefix(err.Error(), "stack overflow"):
-		f.kind, f.public = sandbox.Stack, "the function's calls went too deep"
-	case errors.As(err, &exit):
-		f.kind, f.public = sandbox.Exit, fmt.Sprintf("the function exited with code %d", exit.ExitCode())
-	case errors.As(err, &code):
-		f.kind, f.public = sandbox.Exit, code.Error()
-	default:
-		f.kind, f.public = sandbox.Trap, "the function crashed"
-		if why, ok := trapReason(err); ok {
-			f.public += ": " + why
-		}
-	}
-	return f
-}
-
-// trapReason finds the engine's words for a trap, which say nothing of the code.
-func trapReason(err error) (string, bool) {
-	_, after, ok := strings.Cut(err.Error(), "wasm error: ")
-	if !ok {
-		return "", false
-	}
-	line, _, _ := strings.Cut(after, "\n")
-	return line, true
 }

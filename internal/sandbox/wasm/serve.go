@@ -5,16 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"runtime"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
 
 	"github.com/casemate-dev/casemate/internal/sandbox"
-	"github.com/casemate-dev/casemate/internal/sandbox/wasm/fuel"
+	"github.com/casemate-dev/casemate/internal/sandbox/wasm/memory"
+	"github.com/casemate-dev/casemate/internal/sandbox/wasm/native"
+	"github.com/casemate-dev/casemate/internal/sandbox/wasm/wasi"
 	"github.com/casemate-dev/casemate/internal/sandbox/wire"
 )
 
@@ -24,30 +26,40 @@ const DefaultMemory = 4 << 30
 
 // collectAbove is the size of a module, in bytes, after whose compilation the
 // garbage is given back at once.
-const collectAbove = 256 << 10
+const collectAbove = 4 << 20
 
 // Options say how to serve. Clock is required.
 type Options struct {
 	Clock  func() time.Time
 	Memory int64 // of all guests together, in bytes; 0 means DefaultMemory
-	Hello  wire.Hello
+	// Pagemap is what memory.OpenPagemap gave, opened before the process was locked
+	// in; without it restoring is slower.
+	Pagemap *os.File
+	// Restore chooses how memory is restored; "" means the best way there is.
+	Restore memory.Strategy
+	Hello   wire.Hello
 }
 
 // server is one connection's worth of versions and invocations. The mutex guards
 // the maps below it and the field running of an invocation in them; it is never
 // held while a frame is sent.
 type server struct {
-	clock  func() time.Time
-	out    *wire.Writer
-	cache  wazero.CompilationCache
-	memory *budget
-	stack  atomic.Pointer[stackField]
-	work   sync.WaitGroup
+	clock   func() time.Time
+	epoch   time.Time // where the guests' monotonic clock begins, but for a second
+	out     *wire.Writer
+	cache   *native.Cache
+	runtime wazero.Runtime
+	memory  *memory.System
+	budget  *memory.Budget
+	work    sync.WaitGroup
+
+	instanceConfig wazero.ModuleConfig
 
 	mu          sync.Mutex
 	loading     map[uint32]*loading
 	versions    map[uint32]*version
 	invocations map[uint32]*invocation
+	spare       []*invocation
 }
 
 // loading is a version whose code is still arriving or being compiled.
@@ -65,11 +77,15 @@ func Serve(conn io.ReadWriteCloser, opts Options) error {
 	if opts.Clock == nil {
 		return errors.New("serving: Options.Clock is missing; give time.Now")
 	}
-	s := newServer(conn, opts)
+	s, err := newServer(conn, opts)
+	if err != nil {
+		return err
+	}
 	opts.Hello.Protocol = wire.Version
-	err := s.sendJSON(wire.Ready, 0, opts.Hello)
+	opts.Hello.Restore = string(s.memory.Strategy())
+	err = s.sendJSON(wire.Ready, 0, opts.Hello)
 	if err == nil {
-		err = s.read(wire.NewReader(conn))
+		err = newCrew(s, wire.NewReader(conn)).run()
 	}
 	s.out.Close()
 	_ = conn.Close()
@@ -78,31 +94,67 @@ func Serve(conn io.ReadWriteCloser, opts Options) error {
 	return err
 }
 
-func newServer(conn io.Writer, opts Options) *server {
+func newServer(conn io.Writer, opts Options) (*server, error) {
 	if opts.Memory == 0 {
 		opts.Memory = DefaultMemory
 	}
-	return &server{
-		clock: opts.Clock, out: wire.NewWriter(conn), cache: wazero.NewCompilationCache(),
-		memory:  &budget{limit: uint64(opts.Memory)},
+	s := &server{
+		clock: opts.Clock, epoch: opts.Clock(), out: wire.NewWriter(conn),
+		budget: memory.NewBudget(uint64(opts.Memory)), instanceConfig: instanceConfig(),
 		loading: map[uint32]*loading{}, versions: map[uint32]*version{}, invocations: map[uint32]*invocation{},
 	}
+	var err error
+	if s.memory, err = memory.Open(s.budget, opts.Pagemap, opts.Restore); err != nil {
+		return nil, fmt.Errorf("serving: %v", err)
+	}
+	if s.cache, err = native.New(); err != nil {
+		return nil, fmt.Errorf("serving: %v", err)
+	}
+	s.runtime = newRuntime(s.cache)
+	ctx := context.Background()
+	if err := errors.Join(
+		wasi.Instantiate(ctx, s.runtime), exportTick(ctx, s.runtime), exportOperations(ctx, s.runtime),
+	); err != nil {
+		return nil, fmt.Errorf("serving: %v", err)
+	}
+	return s, nil
 }
 
-// read handles frames until the connection ends.
-func (s *server) read(r *wire.Reader) error {
-	for {
-		f, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("reading from the node: %w", err)
-		}
-		if err := s.handle(f); err != nil {
-			return fmt.Errorf("handling %v frame: %w", f.Type, err)
-		}
+// sinceEpoch is a moment on the guests' monotonic clock, in nanoseconds.
+func (s *server) sinceEpoch(t time.Time) int64 { return int64(t.Sub(s.epoch) + time.Second) }
+
+// takeInvocation gives an invocation of the version, which it holds on to.
+func (s *server) takeInvocation(v *version) *invocation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.takeLocked(v)
+}
+
+func (s *server) takeLocked(v *version) *invocation {
+	var i *invocation
+	if n := len(s.spare); n > 0 {
+		i, s.spare = s.spare[n-1], s.spare[:n-1]
+	} else {
+		i = newInvocation(s)
 	}
+	v.use()
+	i.bind(v)
+	return i
+}
+
+// maxSpare is how many invocations' buffers are kept.
+const maxSpare = 64
+
+// giveInvocation takes it back.
+func (s *server) giveInvocation(i *invocation) {
+	v := i.v
+	i.reset()
+	s.mu.Lock()
+	if len(s.spare) < maxSpare {
+		s.spare = append(s.spare, i)
+	}
+	s.mu.Unlock()
+	v.release()
 }
 
 // stop ends all guests and waits for them.
@@ -129,10 +181,13 @@ func (s *server) discard() {
 	for _, v := range s.versions {
 		v.unload()
 	}
-	_ = s.cache.Close(context.Background())
+	ctx := context.Background()
+	_ = s.runtime.Close(ctx)
+	_ = s.cache.Close(ctx)
 }
 
-func (s *server) handle(f wire.Frame) error {
+// handle takes a frame, and gives the invocation that it completes, if it does.
+func (s *server) handle(f wire.Frame) (*invocation, error) {
 	switch f.Type {
 	case wire.Invoke:
 		return s.invoke(f.Stream, f.Payload)
@@ -140,16 +195,16 @@ func (s *server) handle(f wire.Frame) error {
 		return s.body(f.Stream, f.Payload)
 	case wire.Cancel:
 		s.cancel(f.Stream)
-		return nil
+		return nil, nil
 	case wire.Load:
-		return s.beginLoad(f.Stream, f.Payload)
+		return nil, s.beginLoad(f.Stream, f.Payload)
 	case wire.Code:
-		return s.code(f.Stream, f.Payload)
+		return nil, s.code(f.Stream, f.Payload)
 	case wire.Unload:
 		s.unload(f.Stream)
-		return nil
+		return nil, nil
 	default:
-		return wire.ErrFrame
+		return nil, wire.ErrFrame
 	}
 }
 
@@ -158,8 +213,8 @@ func (s *server) beginLoad(stream uint32, payload []byte) error {
 	if err := wire.ParseJSON(payload, &spec); err != nil {
 		return err
 	}
-	if spec.Size < 0 || spec.Size > wire.MaxCode {
-		return fmt.Errorf("module of %d bytes: %w", spec.Size, wire.ErrFrame)
+	if spec.Size < 0 || spec.Size > wire.MaxCompiled {
+		return fmt.Errorf("code of %d bytes: %w", spec.Size, wire.ErrFrame)
 	}
 	s.mu.Lock()
 	_, known := s.versions[stream]
@@ -191,7 +246,14 @@ func (s *server) code(stream uint32, piece []byte) error {
 }
 
 func (s *server) finishLoad(stream uint32, l *loading) {
+	if l.spec.Compile {
+		s.work.Go(func() { s.compile(stream, l) })
+		return
+	}
 	s.work.Go(func() {
+		// A boot's time is its thread's.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		v, f := s.load(l.spec, l.code)
 		s.mu.Lock()
 		delete(s.loading, stream)
@@ -206,13 +268,28 @@ func (s *server) finishLoad(stream uint32, l *loading) {
 		case dropped:
 			v.unload()
 		default:
-			_ = s.sendJSON(wire.Loaded, stream, wire.LoadReport{Cost: v.cost()})
+			_ = s.sendJSON(wire.Loaded, stream, v.report())
 		}
 		if len(l.code) > collectAbove {
 			l.code = nil
 			debug.FreeOSMemory()
 		}
 	})
+}
+
+// compile answers with compiled code.
+func (s *server) compile(stream uint32, l *loading) {
+	code, f := compile(l.code, l.spec.Digest)
+	s.mu.Lock()
+	delete(s.loading, stream)
+	s.mu.Unlock()
+	if f != nil {
+		_ = s.sendJSON(wire.LoadFailed, stream, f.wire())
+		return
+	}
+	if s.sendJSON(wire.Compiled, stream, wire.CompileReport{Size: int64(len(code))}) == nil {
+		_ = s.out.SendAll(wire.Machine, stream, code)
+	}
 }
 
 func (s *server) unload(stream uint32) {
@@ -228,62 +305,58 @@ func (s *server) unload(stream uint32) {
 	}
 }
 
-func (s *server) invoke(stream uint32, payload []byte) error {
+func (s *server) invoke(stream uint32, payload []byte) (*invocation, error) {
 	start, first, err := wire.ParseStart(payload)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.mu.Lock()
 	v := s.versions[start.Version]
 	if _, taken := s.invocations[stream]; v == nil || taken {
 		s.mu.Unlock()
-		return fmt.Errorf("version %d or stream %d: %w", start.Version, stream, wire.ErrFrame)
+		return nil, fmt.Errorf("version %d or stream %d: %w", start.Version, stream, wire.ErrFrame)
 	}
-	i := v.take()
+	i := s.takeLocked(v)
 	i.stream, i.want = stream, int(start.Input)
 	s.invocations[stream] = i
 	s.mu.Unlock()
 	return s.feed(i, first)
 }
 
-func (s *server) body(stream uint32, piece []byte) error {
+func (s *server) body(stream uint32, piece []byte) (*invocation, error) {
 	s.mu.Lock()
 	i := s.invocations[stream]
 	expected := i != nil && !i.running
 	s.mu.Unlock()
 	if !expected {
-		return fmt.Errorf("stream %d expects no body: %w", stream, wire.ErrFrame)
+		return nil, fmt.Errorf("stream %d expects no body: %w", stream, wire.ErrFrame)
 	}
 	return s.feed(i, piece)
 }
 
-// feed takes a piece of the input and starts the guest when it is complete.
-func (s *server) feed(i *invocation, piece []byte) error {
+// feed takes a piece of the input and gives the invocation when it is complete.
+func (s *server) feed(i *invocation, piece []byte) (*invocation, error) {
 	if len(i.input)+len(piece) > i.want {
-		return fmt.Errorf("stream %d has more input than announced: %w", i.stream, wire.ErrFrame)
+		return nil, fmt.Errorf("stream %d has more input than announced: %w", i.stream, wire.ErrFrame)
 	}
 	if cap(i.input) < i.want {
 		i.input = append(make([]byte, 0, i.want), i.input...)
 	}
 	i.input = append(i.input, piece...)
 	if len(i.input) < i.want {
-		return nil
+		return nil, nil
 	}
 	s.mu.Lock()
 	i.running = true
 	s.mu.Unlock()
-	s.work.Go(func() {
-		i.run()
-		s.forget(i)
-	})
-	return nil
+	return i, nil
 }
 
 func (s *server) forget(i *invocation) {
 	s.mu.Lock()
 	delete(s.invocations, i.stream)
 	s.mu.Unlock()
-	i.v.give(i)
+	s.giveInvocation(i)
 }
 
 // cancel stops an invocation. One that has ended meanwhile is not an error.
@@ -301,17 +374,6 @@ func (s *server) cancel(stream uint32) {
 			&failure{kind: sandbox.Canceled, public: "the caller has gone"})
 		s.forget(i)
 	}
-}
-
-// exportTick gives the module the function that its ticks call.
-func (s *server) exportTick(ctx context.Context, r wazero.Runtime) error {
-	_, err := r.NewHostModuleBuilder(fuel.ImportModule).NewFunctionBuilder().
-		WithGoModuleFunction(api.GoModuleFunc(func(ctx context.Context, mod api.Module, _ []uint64) {
-			if i, ok := ctx.Value(invocationKey{}).(*invocation); ok {
-				i.tick(ctx, mod)
-			}
-		}), nil, nil).Export(fuel.ImportName).Instantiate(ctx)
-	return err
 }
 
 func (f *failure) wire() wire.Failure {

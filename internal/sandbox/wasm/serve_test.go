@@ -62,18 +62,29 @@ func (n *node) read() wire.Frame {
 // load loads a module and gives its stream, or the failure.
 func (n *node) load(code []byte, limits function.Limits) (uint32, wire.Failure) {
 	n.t.Helper()
+	machine, failure := compile(code, function.DigestOf(code))
+	if failure != nil {
+		return 0, failure.wire()
+	}
+	return n.loadCode(wire.LoadSpec{
+		Name: "guest", Digest: function.DigestOf(code), Entry: function.EntryCommand, Limits: limits,
+	}, machine)
+}
+
+// loadCode loads what was compiled.
+func (n *node) loadCode(spec wire.LoadSpec, payload []byte) (uint32, wire.Failure) {
+	n.t.Helper()
 	n.next++
 	stream := n.next
-	spec, err := wire.AppendJSON(nil, wire.LoadSpec{
-		Name: "guest", Digest: function.DigestOf(code), Size: int64(len(code)), Entry: function.EntryCommand, Limits: limits,
-	})
+	spec.Size = int64(len(payload))
+	message, err := wire.AppendJSON(nil, spec)
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	if err := n.out.Send(wire.Load, stream, spec); err != nil {
+	if err := n.out.Send(wire.Load, stream, message); err != nil {
 		n.t.Fatal(err)
 	}
-	if err := n.out.SendAll(wire.Code, stream, code); err != nil {
+	if err := n.out.SendAll(wire.Code, stream, payload); err != nil {
 		n.t.Fatal(err)
 	}
 	f := n.read()
@@ -193,67 +204,20 @@ func TestStackIsBounded(t *testing.T) {
 	}
 }
 
-func TestTamperedModuleIsRefusedAtLoad(t *testing.T) {
+func TestTamperedModuleIsRefused(t *testing.T) {
 	t.Parallel()
+	code, another := sandboxtest.Hello(), function.DigestOf([]byte("another"))
+	if _, f := compile(code, another); f == nil || f.kind != sandbox.Tampered {
+		t.Errorf("compiling gave %v", f)
+	}
+	machine, f := compile(code, function.DigestOf(code))
+	if f != nil {
+		t.Fatal(f)
+	}
 	n := serve(t, 0)
-	n.next++
-	code := sandboxtest.Hello()
-	spec, err := wire.AppendJSON(nil, wire.LoadSpec{
-		Name: "guest", Digest: function.DigestOf([]byte("another")), Size: int64(len(code)),
-		Entry: function.EntryCommand, Limits: testLimits,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := n.out.Send(wire.Load, n.next, spec); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.out.SendAll(wire.Code, n.next, code); err != nil {
-		t.Fatal(err)
-	}
-	f := n.read()
-	failure, err := wire.ParseFailure(f.Payload)
-	if err != nil || f.Type != wire.LoadFailed || failure.Kind != sandbox.Tampered {
-		t.Errorf("got %v %+v, %v", f.Type, failure, err)
-	}
-}
-
-func TestMemoryComesBackZeroed(t *testing.T) {
-	t.Parallel()
-	m, err := newLinearMemory(&budget{limit: 1 << 30}, 8<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.close()
-	for round := range 3 {
-		if !m.reserve(1 << 20) {
-			t.Fatal("no budget")
-		}
-		for _, size := range []uint64{1 << 20, 5 << 20, 8 << 20} {
-			b := m.Reallocate(size)
-			if uint64(len(b)) != size {
-				t.Fatalf("got %d bytes", len(b))
-			}
-			fresh := b
-			if size > 1<<20 {
-				fresh = b[size-1<<20:]
-			}
-			for i, c := range fresh {
-				if c != 0 {
-					t.Fatalf("round %d: byte %d of %d is %d", round, i, size, c)
-				}
-			}
-			for i := range b {
-				b[i] = 0xff
-			}
-		}
-		if m.Reallocate(8<<20+1) != nil || !m.denied {
-			t.Error("the limit did not hold")
-		}
-		m.Free()
-		if m.budget.used.Load() != 0 {
-			t.Errorf("%d bytes of the budget are gone", m.budget.used.Load())
-		}
+	_, failure := n.loadCode(wire.LoadSpec{Name: "guest", Digest: another, Entry: function.EntryCommand, Limits: testLimits}, machine)
+	if failure.Kind != sandbox.Tampered {
+		t.Errorf("loading gave %+v", failure)
 	}
 }
 
@@ -289,12 +253,19 @@ func TestNodeThatBreaksTheProtocolIsRefused(t *testing.T) {
 // FuzzFromNode feeds the sandbox's side whatever could come, with a version loaded
 // that answers.
 func FuzzFromNode(f *testing.F) {
-	s := newServer(io.Discard, Options{Clock: time.Now, Memory: 1 << 20})
+	s, err := newServer(io.Discard, Options{Clock: time.Now, Memory: 1 << 20})
+	if err != nil {
+		f.Fatal(err)
+	}
 	code := sandboxtest.Hello()
+	machine, failure := compile(code, function.DigestOf(code))
+	if failure != nil {
+		f.Fatal(failure)
+	}
 	v, failure := s.load(wire.LoadSpec{
-		Name: "guest", Digest: function.DigestOf(code), Size: int64(len(code)), Entry: function.EntryCommand,
+		Name: "guest", Digest: function.DigestOf(code), Size: int64(len(machine)), Entry: function.EntryCommand,
 		Limits: function.Limits{Memory: 1 << 20, Timeout: time.Second, Output: 100, Log: 100},
-	}, code)
+	}, machine)
 	if failure != nil {
 		f.Fatal(failure)
 	}
@@ -311,11 +282,11 @@ func FuzzFromNode(f *testing.F) {
 		v.gone = false
 		s.versions = map[uint32]*version{1: v}
 		v.refs++ // so that an Unload leaves it for the next round
-		_ = s.read(wire.NewReader(bytes.NewReader(data)))
+		_ = newCrew(s, wire.NewReader(bytes.NewReader(data))).run()
 		s.stop()
 		v.refs--
-		if v.refs != 0 || len(s.invocations) != 0 || s.memory.used.Load() != 0 {
-			t.Errorf("%d uses, %d invocations and %d bytes are left over", v.refs, len(s.invocations), s.memory.used.Load())
+		if v.refs != 0 || len(s.invocations) != 0 || s.budget.Used() != 0 {
+			t.Errorf("%d uses, %d invocations and %d bytes are left over", v.refs, len(s.invocations), s.budget.Used())
 		}
 	})
 }

@@ -2,7 +2,6 @@ package wasm
 
 import (
 	"bytes"
-	"crypto/rand"
 	"time"
 
 	"github.com/casemate-dev/casemate/internal/sandbox"
@@ -17,8 +16,8 @@ type answer struct {
 	head  int // length of the head line with its end, 0 until it is complete
 }
 
-// Write keeps p, or ends the guest when it exceeds what an answer may be.
-func (a *answer) Write(p []byte) (int, error) {
+// write keeps p, or ends the guest when it exceeds what an answer may be.
+func (a *answer) write(p []byte) {
 	a.inv.check()
 	if a.head == 0 {
 		end := bytes.IndexByte(p, '\n')
@@ -33,7 +32,6 @@ func (a *answer) Write(p []byte) (int, error) {
 		panic(&stopped{sandbox.Output})
 	}
 	a.buf = append(a.buf, p...)
-	return len(p), nil
 }
 
 // keepAnswer is the largest buffer kept for the next invocation, in bytes.
@@ -57,12 +55,14 @@ type logbook struct {
 	since   time.Time
 	kept    int64 // bytes of text, line ends included
 	dropped int64
+
+	early        []byte // written during a boot
+	earlyDropped int64
 }
 
-// Write takes what the guest wrote.
-func (l *logbook) Write(p []byte) (int, error) {
+// write takes what the guest wrote.
+func (l *logbook) write(p []byte) {
 	now := l.inv.check()
-	n := len(p)
 	if room := l.limit - l.kept; int64(len(p)) > room {
 		l.dropped += int64(len(p)) - room
 		p = p[:room]
@@ -87,7 +87,13 @@ func (l *logbook) Write(p []byte) (int, error) {
 			l.endLine(now)
 		}
 	}
-	return n, nil
+}
+
+// keepEarly takes what a guest wrote while it was booted.
+func (l *logbook) keepEarly(p []byte) {
+	n := min(l.limit-int64(len(l.early)), int64(len(p)))
+	l.early = append(l.early, p[:n]...)
+	l.earlyDropped += int64(len(p)) - n
 }
 
 func (l *logbook) endLine(now time.Time) {
@@ -131,27 +137,6 @@ func (l *logbook) finish(now time.Time) {
 }
 
 func (l *logbook) reset() {
-	l.line, l.frame = l.line[:0], l.frame[:0]
-	l.kept, l.dropped = 0, 0
-}
-
-// entropy gives the guest randomness from the operating system. A guest may ask
-// for as much as its memory holds, so it comes in pieces between which the guest
-// can be stopped.
-type entropy struct{ inv *invocation }
-
-const entropyPiece = 64 << 10
-
-// Read fills p.
-func (e *entropy) Read(p []byte) (int, error) {
-	n := len(p)
-	for len(p) > 0 {
-		e.inv.check()
-		piece := p[:min(len(p), entropyPiece)]
-		if _, err := rand.Read(piece); err != nil {
-			return 0, err
-		}
-		p = p[len(piece):]
-	}
-	return n, nil
+	l.line, l.frame, l.early = l.line[:0], l.frame[:0], l.early[:0]
+	l.kept, l.dropped, l.earlyDropped = 0, 0, 0
 }

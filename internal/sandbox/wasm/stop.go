@@ -2,14 +2,15 @@ package wasm
 
 import (
 	"context"
-	"reflect"
+	"fmt"
 	"time"
 
+	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/casemate-dev/casemate/internal/sandbox"
-	"github.com/casemate-dev/casemate/internal/sandbox/wasm/fuel"
+	"github.com/casemate-dev/casemate/internal/sandbox/wasm/rewrite"
+	"github.com/casemate-dev/casemate/internal/sandbox/wasm/wasi"
 )
 
 // stopped is what a host call panics with to end the guest. The engine below
@@ -28,6 +29,26 @@ const maxStack = 16 << 20
 // flushEvery is how long log lines may wait in the sandbox while the guest runs.
 const flushEvery = 100 * time.Millisecond
 
+// allowance is what a guest may spend between two ticks: from some tens of
+// microseconds to a millisecond, depending on the code, so that a tick costs it next
+// to nothing and a neighbour waits little.
+const allowance = 400_000
+
+// exportTick gives modules the function that their ticks call.
+func exportTick(ctx context.Context, r wazero.Runtime) error {
+	tick := func(ctx context.Context, mod api.Module, _ []uint64) {
+		if i, ok := wasi.From(ctx).(*invocation); ok {
+			i.tick(mod)
+		}
+	}
+	_, err := r.NewHostModuleBuilder(rewrite.ImportModule).NewFunctionBuilder().
+		WithGoModuleFunction(api.GoModuleFunc(tick), nil, nil).Export(rewrite.ImportName).Instantiate(ctx)
+	if err != nil {
+		return fmt.Errorf("linking the meter: %v", err)
+	}
+	return nil
+}
+
 // check ends the guest when its time is over or its caller has gone. Each host
 // call that can take long makes it.
 func (i *invocation) check() time.Time {
@@ -41,79 +62,45 @@ func (i *invocation) check() time.Time {
 	return now
 }
 
-// tick is what the guest calls when its fuel is spent.
-func (i *invocation) tick(ctx context.Context, mod api.Module) {
+// tick is what the guest calls when its fuel is spent. For a command that is to go
+// on from its checkpoint, the very first one is where it is carried there.
+func (i *invocation) tick(mod api.Module) {
+	in := i.inst
 	now := i.check()
-	if i.stackSize(ctx) > maxStack {
+	if in.stack.size() > maxStack {
 		panic(&stopped{sandbox.Stack})
 	}
+	if i.granted > 0 {
+		i.worker.pass() // it takes longer than most
+	}
+	if i.granted == 0 && i.boot == nil && in.resume != nil {
+		i.refuel()
+		c := in.resume
+		i.Called()
+		c.resumeFrom(c.again(i, mod.Memory(), append([]uint64(nil), c.params...)))
+	}
+	i.spend()
+	if i.fuelSpent > i.fuelLimit || threadCPU()-i.cpuStart > i.cpuLimit {
+		panic(&stopped{sandbox.CPU})
+	}
 	i.log.flushAfter(now, flushEvery)
-	refuel(mod)
+	i.refuel()
 }
 
-// allowance is what a guest may spend between two ticks: some tenths of a
-// millisecond, so that a tick costs it next to nothing and a neighbour waits little.
-const allowance = 200_000
-
-func refuel(mod api.Module) {
-	if g, ok := mod.ExportedGlobal(fuel.GlobalExport).(api.MutableGlobal); ok {
-		g.Set(allowance)
-	}
+// refuel grants the guest its next allowance, of what its limit leaves.
+func (i *invocation) refuel() {
+	i.granted = min(allowance, i.fuelLimit-i.fuelSpent+1)
+	i.inst.fuel.Set(uint64(i.granted))
 }
 
-// stackSize gives the size of the guest's call stack, in bytes, or 0 when this
-// build of the engine does not tell. The engine offers no limit of its own, so
-// this reads, never writes, the length of one of its fields.
-func (i *invocation) stackSize(ctx context.Context) int {
-	calls := reflect.ValueOf(experimental.GetSnapshotter(ctx))
-	field := i.srv.stack.Load()
-	if field == nil {
-		field = findStack(calls.Type())
-		i.srv.stack.Store(field)
-	}
-	if field.index == nil || calls.Type() != field.owner {
-		return 0
-	}
-	return calls.Elem().FieldByIndex(field.index).Len()
+// spend books what the guest has used of its last allowance. It is used more than it
+// had when its last payment was too large for the rest.
+func (i *invocation) spend() {
+	i.fuelSpent += i.granted - int64(i.inst.fuel.Get())
+	i.granted = 0
 }
 
-// stackField says where the engine keeps a guest's stack.
-type stackField struct {
-	owner reflect.Type
-	index []int // nil when it was not found
-}
-
-func findStack(owner reflect.Type) *stackField {
-	field := &stackField{owner: owner}
-	if owner.Kind() != reflect.Pointer || owner.Elem().Kind() != reflect.Struct {
-		return field
-	}
-	f, ok := owner.Elem().FieldByName("stack")
-	if ok && f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Uint8 {
-		field.index = f.Index
-	}
-	return field
-}
-
-// sleep is the guest's way to wait: it ends early, with the guest, when the
-// time is over or the caller has gone.
-func (i *invocation) sleep(ns int64) {
-	now := i.check()
-	i.log.flush()
-	wait := min(time.Duration(ns), i.deadline.Sub(now)+time.Millisecond)
-	if wait <= 0 {
-		return
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-i.wake:
-	}
-	i.check()
-}
-
-// stop asks the guest to end because its caller has gone.
+// cancel asks the guest to end because its caller has gone.
 func (i *invocation) cancel() {
 	i.canceled.Store(true)
 	select {

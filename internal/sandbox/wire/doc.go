@@ -21,6 +21,8 @@
 //	Body    a further piece             Result     usage, first bytes of the answer
 //	Cancel  stop it                     Answer     a further piece
 //	                                    Failed     usage, and why
+//	                                    Compiled   what was asked to be compiled
+//	                                    Machine    a piece of its code
 //
 // # Trust
 //

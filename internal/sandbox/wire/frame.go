@@ -31,6 +31,8 @@ const (
 	Result     Type = 11
 	Answer     Type = 12
 	Failed     Type = 13
+	Compiled   Type = 14
+	Machine    Type = 15
 )
 
 // String names the type, for errors.
@@ -38,7 +40,7 @@ func (t Type) String() string {
 	names := [...]string{
 		Ready: "ready", Load: "load", Code: "code", Unload: "unload", Loaded: "loaded",
 		LoadFailed: "load-failed", Invoke: "invoke", Body: "body", Cancel: "cancel",
-		Log: "log", Result: "result", Answer: "answer", Failed: "failed",
+		Log: "log", Result: "result", Answer: "answer", Failed: "failed", Compiled: "compiled", Machine: "machine",
 	}
 	if int(t) < len(names) && names[t] != "" {
 		return names[t]
@@ -84,7 +86,7 @@ func (r *Reader) Next() (Frame, error) {
 	if n > MaxPayload {
 		return Frame{}, fmt.Errorf("reading frame: %d bytes exceed %d: %w", n, MaxPayload, ErrFrame)
 	}
-	if t < Ready || t > Failed {
+	if t < Ready || t > Machine {
 		return Frame{}, fmt.Errorf("reading frame: unknown %v: %w", t, ErrFrame)
 	}
 	if err := r.fill(headerSize + int(n)); err != nil {
@@ -98,9 +100,16 @@ func (r *Reader) Next() (Frame, error) {
 	return Frame{Type: t, Stream: stream, Payload: p}, nil
 }
 
-// Buffered reports whether a read ahead has left bytes to look at, so that a
-// caller who batches knows when to stop waiting.
-func (r *Reader) Buffered() bool { return r.end > r.start }
+// Buffered reports whether Next will give something without waiting, so that a
+// caller who batches knows when to stop.
+func (r *Reader) Buffered() bool {
+	have := r.buf[r.start:r.end]
+	if len(have) < headerSize {
+		return false
+	}
+	n := binary.LittleEndian.Uint32(have)
+	return n > MaxPayload || len(have) >= headerSize+int(n)
+}
 
 // fill reads until n bytes lie at r.start.
 func (r *Reader) fill(n int) error {

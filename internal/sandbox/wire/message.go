@@ -12,12 +12,14 @@ import (
 
 // Version is the version of this protocol. Both ends come from one binary, so a
 // difference means that the wrong binary was started.
-const Version = 1
+const Version = 2
 
 // Bounds on what travels, in bytes.
 const (
 	// MaxCode bounds a module.
 	MaxCode = 64 << 20
+	// MaxCompiled bounds compiled code and what is sent with it.
+	MaxCompiled = 768 << 20
 	// MaxInput bounds what a guest gets on standard input: head and body.
 	MaxInput = 40 << 20
 	// MaxOutput bounds what a guest gives on standard output: head and body.
@@ -31,22 +33,42 @@ type Hello struct {
 	// the reason. They are believed, since no guest has run yet.
 	Enforced []string          `json:"enforced,omitempty"`
 	Missing  map[string]string `json:"missing,omitempty"`
+	// Restore is how the process restores guests' memory: "scan", "advise" or "copy".
+	Restore string `json:"restore,omitempty"`
 }
 
-// LoadSpec says what to load: the payload of Load, as JSON. The module follows
-// in Code frames, Size bytes of it.
+// LoadSpec says what to load, or to compile: the payload of Load, as JSON. Size bytes
+// follow in Code frames: the compiled code, or the module when it is to be compiled,
+// and at their end the preparation.
 type LoadSpec struct {
-	Name        string            `json:"name"` // the guest's argument zero
-	Digest      function.Digest   `json:"digest"`
+	Name        string            `json:"name"`   // the guest's argument zero
+	Digest      function.Digest   `json:"digest"` // of the module
 	Size        int64             `json:"size"`
+	Prepare     int64             `json:"prepare,omitempty"` // how much of Size is standard input of the preparation
 	Entry       function.Entry    `json:"entry"`
 	Limits      function.Limits   `json:"limits"`
 	Environment map[string]string `json:"environment,omitempty"`
+	// Compile asks for the module's compiled code, and loads nothing.
+	Compile bool `json:"compile,omitempty"`
+	// Engine says that the module is the platform's own and draws fresh entropy for each
+	// invocation by itself.
+	Engine bool `json:"engine,omitempty"`
+	// Base loads the module for others to be made from, and From makes one from the base
+	// that was loaded under that stream.
+	Base bool   `json:"base,omitempty"`
+	From uint32 `json:"from,omitempty"`
 }
 
 // LoadReport is the payload of Loaded, as JSON.
 type LoadReport struct {
-	Cost int64 `json:"cost"` // estimate of the memory that the loaded version keeps, in bytes
+	Cost int64  `json:"cost"`           // estimate of the memory that the loaded version keeps, in bytes
+	Anew string `json:"anew,omitempty"` // why each invocation starts from nothing, "" when it need not
+}
+
+// CompileReport is the payload of Compiled, as JSON. The code follows in Machine
+// frames, Size bytes of it.
+type CompileReport struct {
+	Size int64 `json:"size"`
 }
 
 // Failure says why a load or an invocation failed: the payload of LoadFailed and
@@ -88,8 +110,8 @@ func ParseFailure(payload []byte) (Failure, error) {
 		return Failure{}, err
 	}
 	switch f.Kind {
-	case sandbox.Timeout, sandbox.Canceled, sandbox.Memory, sandbox.Stack, sandbox.Output, sandbox.Trap,
-		sandbox.Exit, sandbox.BadAnswer, sandbox.BadModule, sandbox.Tampered, sandbox.Unavailable:
+	case sandbox.Timeout, sandbox.CPU, sandbox.Calls, sandbox.Canceled, sandbox.Memory, sandbox.Stack, sandbox.Output, sandbox.Trap,
+		sandbox.Exit, sandbox.BadAnswer, sandbox.BadModule, sandbox.Tampered, sandbox.Unavailable, sandbox.Stale:
 	default:
 		return Failure{}, fmt.Errorf("decoding failure: kind %.40q: %w", f.Kind, ErrFrame)
 	}
@@ -147,14 +169,16 @@ type Outcome struct {
 	BytesOut   int64 // in a Result the length of the whole answer
 	LogBytes   int64
 	LogDropped int64
+	Fuel       int64 // instructions executed, an upper bound
+	Calls      int64 // of the host
 }
 
 // OutcomeSize is the length of an encoded Outcome, in bytes.
-const OutcomeSize = 6 * 8
+const OutcomeSize = 8 * 8
 
 // AppendOutcome appends o.
 func AppendOutcome(b []byte, o Outcome) []byte {
-	for _, v := range [...]int64{int64(o.Wall), int64(o.CPU), o.MemoryPeak, o.BytesOut, o.LogBytes, o.LogDropped} {
+	for _, v := range [...]int64{int64(o.Wall), int64(o.CPU), o.MemoryPeak, o.BytesOut, o.LogBytes, o.LogDropped, o.Fuel, o.Calls} {
 		b = binary.LittleEndian.AppendUint64(b, uint64(v))
 	}
 	return b
@@ -165,7 +189,7 @@ func ParseOutcome(p []byte) (Outcome, []byte, error) {
 	if len(p) < OutcomeSize {
 		return Outcome{}, nil, fmt.Errorf("decoding outcome: %d bytes: %w", len(p), ErrFrame)
 	}
-	var v [6]int64
+	var v [8]int64
 	for i := range v {
 		v[i] = int64(binary.LittleEndian.Uint64(p[i*8:]))
 		if v[i] < 0 {
@@ -174,7 +198,7 @@ func ParseOutcome(p []byte) (Outcome, []byte, error) {
 	}
 	return Outcome{
 		Wall: time.Duration(v[0]), CPU: time.Duration(v[1]),
-		MemoryPeak: v[2], BytesOut: v[3], LogBytes: v[4], LogDropped: v[5],
+		MemoryPeak: v[2], BytesOut: v[3], LogBytes: v[4], LogDropped: v[5], Fuel: v[6], Calls: v[7],
 	}, p[OutcomeSize:], nil
 }
 

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"github.com/casemate-dev/casemate/internal/sandbox"
 )
 
 func TestFramesComeBackHoweverTheyAreCut(t *testing.T) {
@@ -117,6 +119,43 @@ func TestWriterBoundsWhatWaits(t *testing.T) {
 	for range 16 {
 		if err := <-ended; err == nil {
 			t.Error("a send succeeded after the end")
+		}
+	}
+}
+
+// Every value of an Outcome has a place of its own.
+func TestOutcomeComesBackWhole(t *testing.T) {
+	t.Parallel()
+	want := Outcome{Wall: 1, CPU: 2, MemoryPeak: 3, BytesOut: 4, LogBytes: 5, LogDropped: 6, Fuel: 7, Calls: 8}
+	b := AppendOutcome(nil, want)
+	if len(b) != OutcomeSize {
+		t.Errorf("%d bytes, want %d", len(b), OutcomeSize)
+	}
+	got, rest, err := ParseOutcome(append(b, "rest"...))
+	if err != nil || got != want || string(rest) != "rest" {
+		t.Errorf("got %+v, %q, %v", got, rest, err)
+	}
+	for i := range OutcomeSize / 8 {
+		negative := bytes.Clone(b)
+		negative[i*8+7] = 0x80
+		if _, _, err := ParseOutcome(negative); !errors.Is(err, ErrFrame) {
+			t.Errorf("value %d is negative: %v", i, err)
+		}
+	}
+}
+
+// The kinds that a sandbox may give, and those that are the node's alone.
+func TestFailuresOfBothNewLimitsArePassedOn(t *testing.T) {
+	t.Parallel()
+	for kind, want := range map[sandbox.Kind]bool{
+		sandbox.CPU: true, sandbox.Calls: true, sandbox.Timeout: true, sandbox.Lost: false, "": false, "other": false,
+	} {
+		b, err := AppendJSON(nil, Failure{Kind: kind, Public: "x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ParseFailure(b); (err == nil) != want {
+			t.Errorf("kind %q: %v", kind, err)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"io"
+	"runtime"
 	"sync"
 )
 
@@ -44,27 +45,51 @@ func NewWriter(dst io.Writer) *Writer {
 // will tell. The payload is copied.
 func (w *Writer) Send(t Type, stream uint32, payload ...[]byte) error {
 	w.mu.Lock()
-	for len(w.pending) >= maxPending && w.err == nil && w.writing {
-		w.room.Wait()
-	}
-	if w.err != nil {
-		err := w.err
+	if err := w.put(t, stream, payload); err != nil || w.writing {
 		w.mu.Unlock()
 		return err
-	}
-	w.pending = AppendFrame(w.pending, t, stream, payload...)
-	if w.writing {
-		w.mu.Unlock()
-		return nil
 	}
 	return w.drain()
 }
 
-// Hold puts a frame down without writing it: it leaves with the next Send. Use it
-// for a frame that another of the same goroutine follows at once.
+// Gather is Send for a busy moment: before it writes, it lets the goroutines run
+// that are ready, so that what they send leaves in the same write. A write wakes
+// the other process, which costs more than all the rest of sending a frame. With
+// nobody ready it is Send.
+func (w *Writer) Gather(t Type, stream uint32, payload ...[]byte) error {
+	w.mu.Lock()
+	if err := w.put(t, stream, payload); err != nil || w.writing {
+		w.mu.Unlock()
+		return err
+	}
+	w.writing = true
+	w.mu.Unlock()
+	runtime.Gosched()
+	w.mu.Lock()
+	return w.drain()
+}
+
+// Flush writes what Hold put down.
+func (w *Writer) Flush() error {
+	w.mu.Lock()
+	if w.writing || w.err != nil {
+		err := w.err
+		w.mu.Unlock()
+		return err
+	}
+	return w.drain()
+}
+
+// Hold puts a frame down without writing it: it leaves with the next Send, Gather
+// or Flush. Use it for a frame that another of the same goroutine follows at once.
 func (w *Writer) Hold(t Type, stream uint32, payload ...[]byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.put(t, stream, payload)
+}
+
+// put adds a frame to what waits, when there is room. The caller holds the mutex.
+func (w *Writer) put(t Type, stream uint32, payload [][]byte) error {
 	for len(w.pending) >= maxPending && w.err == nil && w.writing {
 		w.room.Wait()
 	}

@@ -1,0 +1,7 @@
+// Answers {"name":"Ada"} with {"hello":"Ada"}.
+export default {
+  async fetch(request) {
+    const { name } = await request.json();
+    return Response.json({ hello: name });
+  },
+};

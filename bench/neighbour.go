@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+
+	"github.com/casemate-dev/casemate/api"
+	"github.com/casemate-dev/casemate/api/manifest"
+	"github.com/casemate-dev/casemate/internal/sandbox/sandboxtest"
+)
+
+// neighbourGoal is how much longer the slowest hundredth may take beside a bad neighbour.
+const neighbourGoal = 2
+
+// neighbours loads a good function with four connections, alone and while another load
+// with two calls a bad one of the same namespace, which is in the same process.
+func neighbours(ctx context.Context, b *bench) ([]result, error) {
+	good, err := b.build(ctx, "hello-c")
+	if err != nil {
+		return nil, err
+	}
+	bad := []struct {
+		row, what string
+		code      []byte
+	}{
+		{"spin", "computes for ever", sandboxtest.Spin()},
+		{"allocate", "takes all the memory it gets", sandboxtest.Hoard()},
+		{"recurse", "calls itself for ever", sandboxtest.Recurse()},
+		{"log", "writes 100,000 log lines", sandboxtest.FloodLog(100_000)},
+		{"trap", "traps at once", sandboxtest.Crash()},
+	}
+	s, err := b.site(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.stop()
+	fns := []built{good}
+	for _, n := range bad {
+		fns = append(fns, built{n.row, api.FunctionConfig{
+			Runtime: "wasm", TimeoutMillis: 1000, HTTP: []api.HTTPTrigger{{Method: "POST", Path: "/" + n.row}},
+		}, n.code})
+	}
+	if err := s.deploy(ctx, manifest.DefaultNamespace, fns...); err != nil {
+		return nil, err
+	}
+	t := s.target(manifest.DefaultNamespace, good)
+	if err := b.await(ctx, t, s.pool); err != nil {
+		return nil, err
+	}
+	if _, err := load(ctx, t, 4, b.cfg.warmup); err != nil {
+		return nil, err
+	}
+	var rs []result
+	for i, n := range bad {
+		var alone, beside []sample
+		for range b.cfg.rounds {
+			a, err := load(ctx, t, 4, b.cfg.duration)
+			if err != nil {
+				return rs, err
+			}
+			stop, err := harass(ctx, s.target(manifest.DefaultNamespace, fns[1+i]))
+			if err != nil {
+				return rs, err
+			}
+			z, err := load(ctx, t, 4, b.cfg.duration)
+			if err := errors.Join(err, stop()); err != nil {
+				return rs, err
+			}
+			if a.Errors+z.Errors > 0 {
+				return rs, fmt.Errorf("the good function failed: %d times alone, %d times beside %s", a.Errors, z.Errors, n.row)
+			}
+			alone, beside = append(alone, a), append(beside, z)
+		}
+		a, z := median(alone), median(beside)
+		rs = append(rs, result{
+			ID: n.row, Unit: "µs", Ours: z.P99, Peer: a.P99, PeerName: "the same alone", Ratio: z.P99 / a.P99,
+			Goal: neighbourGoal, Better: "lower", N: b.cfg.rounds,
+			Note: fmt.Sprintf("p99 of a good function (C, c4) beside one of its process (c2) that %s; p50 %.0f against %.0f µs, %.0f against %.0f req/s",
+				n.what, z.P50, a.P50, z.PerSecond, a.PerSecond),
+		})
+	}
+	return rs, nil
+}
+
+// harass calls a function with two connections until it is stopped. What it answers is
+// not looked at.
+func harass(ctx context.Context, t *target) (stop func() error, err error) {
+	cmd := exec.CommandContext(ctx, "wrk", "-t1", "-c2", "-d60s", "--timeout", "10s", "-s", "load.lua", t.URL)
+	cmd.Env = append(os.Environ(), "BENCH_KEY_FILE="+t.KeyFile)
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return func() error {
+		if err := cmd.Process.Kill(); err != nil {
+			return fmt.Errorf("the load on the neighbour ended too early: %v", err)
+		}
+		_ = cmd.Wait()
+		return nil
+	}, nil
+}
+
+// many spreads the same load over more and more functions of the same work.
+func many(ctx context.Context, b *bench) ([]result, error) {
+	f, err := b.build(ctx, "hello-c")
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.site(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.stop()
+	counts := []int{1, 10, 100}
+	var fns []built
+	for i := range counts[len(counts)-1] {
+		fns = append(fns, f.variant(i))
+	}
+	if err := s.deploy(ctx, manifest.DefaultNamespace, fns...); err != nil {
+		return nil, err
+	}
+	for _, v := range fns {
+		if err := b.await(ctx, s.target(manifest.DefaultNamespace, v), s.pool); err != nil {
+			return nil, err
+		}
+	}
+	samples := make([][]sample, len(counts))
+	for round := range b.cfg.rounds + 1 {
+		for i, n := range counts {
+			t := s.target(manifest.DefaultNamespace, f)
+			t.Spread = n
+			x, err := load(ctx, t, 32, b.cfg.duration)
+			if err != nil {
+				return nil, err
+			}
+			if x.Errors > 0 {
+				return nil, fmt.Errorf("%d functions gave %d errors", n, x.Errors)
+			}
+			if round > 0 { // the first is the warm-up
+				samples[i] = append(samples[i], x)
+			}
+		}
+	}
+	var rs []result
+	one := median(samples[0])
+	for i, n := range counts {
+		x := median(samples[i])
+		r := result{
+			ID: fmt.Sprint(n), Unit: "req/s", Ours: x.PerSecond, CPU: x.CPUMicros, Better: "higher", N: b.cfg.rounds,
+			Note: fmt.Sprintf("%d functions of different bytes in turn (C), c32; p50 %.0f µs, p99 %.0f µs", n, x.P50, x.P99),
+		}
+		if n > 1 {
+			r.Peer, r.PeerName, r.Ratio = one.PerSecond, "one function", x.PerSecond/one.PerSecond
+			r.PeerCPU, r.CPURatio = one.CPUMicros, one.CPUMicros/x.CPUMicros
+		}
+		rs = append(rs, r)
+	}
+	return rs, nil
+}

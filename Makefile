@@ -25,10 +25,10 @@ build: engine
 	@echo "building $(BIN) $(VERSION)"
 	@go build -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/casemate
 
-## engine: build the JavaScript engine that bin/casemate carries
+## engine: build the JavaScript engine that bin/casemate carries, with clang and wasi-libc
 .PHONY: engine
 engine:
-	@go run ./engine/js/build
+	@go run ./engine/js/build $(if $(CASEMATE_REQUIRE_TOOLCHAINS),,-optional)
 
 ## check: format, lint, architecture and short tests under the race detector
 .PHONY: check

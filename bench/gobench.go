@@ -89,7 +89,7 @@ func by(all []benchmark, unit string) map[string]float64 {
 // fuelled compares guests that pay for what they execute with the same modules as
 // their compilers made them; see bench/fuel.
 func fuelled(ctx context.Context, _ *bench) ([]result, error) {
-	all, err := gobench(ctx, "bench/fuel", "^BenchmarkFuel$", "0.3s", 5)
+	all, err := gobench(ctx, "bench/fuel", "^BenchmarkFuel$", "0.2s", 5)
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,9 @@ func neighbours(ctx context.Context, b *bench) ([]result, error) {
 	if err := b.await(ctx, t, s.pool); err != nil {
 		return nil, err
 	}
+	if err := s.quiet(ctx); err != nil {
+		return nil, err
+	}
 	if _, err := load(ctx, t, 4, b.cfg.warmup); err != nil {
 		return nil, err
 	}
@@ -125,6 +128,9 @@ func many(ctx context.Context, b *bench) ([]result, error) {
 		if err := b.await(ctx, s.target(manifest.DefaultNamespace, v), s.pool); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.quiet(ctx); err != nil {
+		return nil, err
 	}
 	samples := make([][]sample, len(counts))
 	for round := range b.cfg.rounds + 1 {

@@ -189,11 +189,41 @@ func (b *bench) node(ctx context.Context, fn string) (*target, error) {
 		return nil, err
 	}
 	t := s.target(manifest.DefaultNamespace, f)
-	if err := b.await(ctx, t, s.pool); err != nil {
+	if err := errors.Join(b.await(ctx, t, s.pool), s.quiet(ctx)); err != nil {
 		s.stop()
 		return nil, err
 	}
 	return t, nil
+}
+
+// quiet waits until the node has done what it does by itself after a start, such as
+// compiling the engine for scripts, which would be measured as well otherwise.
+func (s *site) quiet(ctx context.Context) error {
+	const (
+		window = 500 * time.Millisecond
+		least  = 3 // windows in a row in which next to nothing was done
+	)
+	wait, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	last, err := treeCPU(s.pid)
+	if err != nil {
+		return err
+	}
+	for calm := 0; calm < least; {
+		if err := pause(wait, window); err != nil {
+			return fmt.Errorf("waiting until the node rests: %v", err)
+		}
+		now, err := treeCPU(s.pid)
+		if err != nil {
+			return err
+		}
+		calm++
+		if now-last > window/20 || now < last { // less than before: a process ended
+			calm = 0
+		}
+		last = now
+	}
+	return nil
 }
 
 // build compiles a function of functions/casemate.yaml as the client does, once.

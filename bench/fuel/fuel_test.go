@@ -38,10 +38,10 @@ func compile(b *testing.B, program string, args func(out string) []string, env .
 }
 
 // start makes an instance of a module, with payment or as it is.
-func start(b *testing.B, m []byte, pays bool) api.Module {
+func start(b *testing.B, cache wazero.CompilationCache, m []byte, pays bool) api.Module {
 	b.Helper()
 	ctx := context.Background()
-	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler().WithCoreFeatures(api.CoreFeaturesV2))
+	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler().WithCoreFeatures(api.CoreFeaturesV2).WithCompilationCache(cache))
 	b.Cleanup(func() { _ = r.Close(ctx) })
 	wasi_snapshot_preview1.MustInstantiate(ctx, r)
 	out := &rewrite.Output{Module: m}
@@ -100,6 +100,8 @@ func BenchmarkFuel(b *testing.B) {
 			return []string{"build", "-buildmode=c-shared", "-o", out, "./testdata/work"}
 		}, "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")},
 	}
+	cache := wazero.NewCompilationCache() // each module is compiled once
+	b.Cleanup(func() { _ = cache.Close(context.Background()) })
 	for _, g := range guests {
 		for _, w := range []struct {
 			name string
@@ -108,7 +110,7 @@ func BenchmarkFuel(b *testing.B) {
 			var want uint64
 			for _, way := range []string{"plain", "fuel"} {
 				b.Run(g.name+"-"+w.name+"/"+way, func(b *testing.B) {
-					f := start(b, g.code, way == "fuel").ExportedFunction(w.name)
+					f := start(b, cache, g.code, way == "fuel").ExportedFunction(w.name)
 					once := func() {
 						got, err := f.Call(context.Background(), w.size)
 						if err != nil {

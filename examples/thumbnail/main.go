@@ -47,7 +47,7 @@ func thumbnail(_ context.Context, r *Request) (*Response, error) {
 	if err := png.Encode(&out, dst); err != nil {
 		return nil, err
 	}
-	return &Response{Headers: map[string]string{"content-type": "image/png"}, Body: out.Bytes()}, nil
+	return &Response{ContentType: "image/png", Body: out.Bytes()}, nil
 }
 
 func wantedWidth(query string) (int, error) {

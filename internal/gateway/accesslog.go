@@ -18,10 +18,11 @@ func (g *Gateway) account(x *exchange) {
 	if x.admitted {
 		g.flight.end()
 	}
-	ctx := x.r.Context()
-	if !g.logger.Enabled(ctx, slog.LevelInfo) {
+	ctx, handler := x.r.Context(), g.logger.Handler()
+	if !handler.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
+	end := g.clock()
 	route, fn := "", ""
 	if x.target != nil {
 		route, fn = x.target.route, x.target.name
@@ -35,7 +36,7 @@ func (g *Gateway) account(x *exchange) {
 		slog.Int("status", x.status),
 		slog.Int("bytesIn", len(x.body)),
 		slog.Int64("bytesOut", x.bytesOut),
-		slog.Duration("duration", g.clock().Sub(x.start)),
+		slog.Duration("duration", end.Sub(x.start)),
 		slog.String("principal", x.principal.String()),
 		slog.String("receipt", x.receipt),
 		slog.String("remote", remoteIP(x.r.RemoteAddr)),
@@ -52,7 +53,10 @@ func (g *Gateway) account(x *exchange) {
 			n++
 		}
 	}
-	g.logger.LogAttrs(ctx, slog.LevelInfo, "request", attrs[:n]...)
+	// Without the caller's position, which no line shows and slog.Logger looks up.
+	line := slog.NewRecord(end, slog.LevelInfo, "request", 0)
+	line.AddAttrs(attrs[:n]...)
+	_ = handler.Handle(ctx, line) // a log that fails has nobody to tell
 }
 
 // loggable returns s so that no reader of a log is deceived by it: in one line,

@@ -116,12 +116,12 @@ func authorize(c *Call) error {
 }
 
 func (i *Invoker) run(ctx context.Context, c *Call, v *function.Version, alias string) (*Outcome, error) {
-	start := i.cfg.Clock()
+	start, principal := i.cfg.Clock(), c.Principal.String()
 	out := &Outcome{Receipt: audit.Receipt{
 		ID: i.cfg.NewID(), RequestID: c.RequestID,
 		Namespace: c.Ref.Namespace, Function: c.Ref.Name,
 		Version: string(v.ID), Artifact: string(v.Artifact), Alias: alias,
-		Trigger: c.Trigger, Route: c.Route, Principal: c.Principal.String(),
+		Trigger: c.Trigger, Route: c.Route, Principal: principal,
 		Start: start, BytesIn: int64(len(c.Body)),
 	}}
 	r := &out.Receipt
@@ -130,7 +130,7 @@ func (i *Invoker) run(ctx context.Context, c *Call, v *function.Version, alias s
 		ID: r.ID, Version: v, Body: c.Body,
 		Head: sandbox.Head{
 			ID: c.RequestID, Method: c.Method, Path: c.Path, Query: c.Query, Headers: c.Headers, Params: c.Params,
-			Trigger: c.Trigger, Caller: c.Principal.String(), Deadline: start.Add(v.Config.Limits.Timeout).UnixMilli(),
+			Trigger: c.Trigger, Caller: principal, Deadline: start.Add(v.Config.Limits.Timeout).UnixMilli(),
 		},
 		Log: func(l sandbox.LogLine) {
 			i.cfg.Recorder.Log(audit.LogLine{

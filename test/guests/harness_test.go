@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,7 +15,9 @@ import (
 	"time"
 
 	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/casemate-dev/casemate/internal/cli/build"
 	"github.com/casemate-dev/casemate/internal/cli/scaffold"
@@ -120,24 +123,63 @@ func head(t *testing.T, r Request) []byte {
 }
 
 // call runs the module once, from a state that nobody used before. What the guest
-// logged comes back with how it failed.
+// logged comes back with how it failed. A handler is called twice, on the same state,
+// as a node does it; it must give the same answer.
 func (g *guest) call(ctx context.Context, input []byte) (output []byte, log string, took time.Duration, err error) {
+	var in bytes.Reader
 	var out, logged bytes.Buffer
-	config := wazero.NewModuleConfig().WithName("").WithStdin(bytes.NewReader(input)).WithStdout(&out).WithStderr(&logged).
-		WithSysWalltime().WithSysNanotime().WithRandSource(rand.Reader).WithStartFunctions("_start")
-	if g.entry == build.EntryHandle {
-		config = config.WithStartFunctions("_initialize")
-	}
-	start := time.Now()
+	config := wazero.NewModuleConfig().WithName("").WithStdin(&in).WithStdout(&out).WithStderr(&logged).
+		WithSysWalltime().WithSysNanotime().WithRandSource(rand.Reader).WithStartFunctions()
 	instance, err := g.runtime.InstantiateModule(ctx, g.module, config)
-	if err == nil && g.entry == build.EntryHandle {
-		_, err = instance.ExportedFunction("handle").Call(ctx)
+	if err != nil {
+		return nil, "", 0, err
 	}
+	defer func() { _ = instance.Close(context.WithoutCancel(ctx)) }()
+	if g.entry == build.EntryCommand {
+		in.Reset(input)
+		start := time.Now()
+		_, err = instance.ExportedFunction("_start").Call(ctx)
+		if exit := (*sys.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == 0 {
+			err = nil
+		}
+		return out.Bytes(), logged.String(), time.Since(start), err
+	}
+	for _, name := range []string{"_initialize", "prepare"} {
+		if err := phase(ctx, instance, name); err != nil {
+			return nil, logged.String(), 0, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	whole, _ := instance.Memory().Read(0, instance.Memory().Size())
+	ready := bytes.Clone(whole)
+
+	in.Reset(input)
+	start := time.Now()
+	err = phase(ctx, instance, "handle")
 	took = time.Since(start)
-	if instance != nil {
-		_ = instance.Close(ctx)
+	if output = bytes.Clone(out.Bytes()); err != nil {
+		return output, logged.String(), took, err
 	}
-	return out.Bytes(), logged.String(), took, err
+	whole, _ = instance.Memory().Read(0, instance.Memory().Size())
+	clear(whole[copy(whole, ready):])
+	in.Reset(input)
+	out.Reset()
+	if err := phase(ctx, instance, "handle"); err != nil || !bytes.Equal(out.Bytes(), output) {
+		return output, logged.String(), took, fmt.Errorf("the second call: %v, %.200q after %.200q", err, out.Bytes(), output)
+	}
+	return output, logged.String(), took, nil
+}
+
+// phase calls an export if there is one. A result that is not zero is a failure.
+func phase(ctx context.Context, instance api.Module, name string) error {
+	f := instance.ExportedFunction(name)
+	if f == nil {
+		return nil
+	}
+	results, err := f.Call(ctx)
+	if err == nil && len(results) == 1 && results[0] != 0 {
+		err = fmt.Errorf("result %d", results[0])
+	}
+	return err
 }
 
 // ask calls the module and reads its answer.

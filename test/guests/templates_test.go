@@ -57,11 +57,7 @@ func TestTemplatesBuildAndAnswer(t *testing.T) {
 	for _, runtime := range scaffold.Runtimes() {
 		t.Run(runtime, func(t *testing.T) {
 			t.Parallel()
-			entry := build.EntryCommand
-			if script(runtime) {
-				entry = build.EntryHandle
-			}
-			req := template(t, runtime, entry)
+			req := template(t, runtime, "")
 			m, err := manifest.Load(filepath.Join(req.Dir, "casemate.yaml"))
 			if err != nil {
 				t.Fatalf("the template's manifest: %v", err)
@@ -69,6 +65,7 @@ func TestTemplatesBuildAndAnswer(t *testing.T) {
 			if f := m.Functions[0]; f.Name != "salute" || f.Config.Runtime != runtime || f.Config.HTTP[0].Public {
 				t.Errorf("the manifest says %+v", f)
 			}
+			req.Entry = m.Functions[0].Config.Entry
 			a := mustBuild(t, req)
 			g := newAnswerer(t, runtime, a, nil)
 			checkGreeting(t, g, runtime)
@@ -84,13 +81,13 @@ func TestTemplatesBuildAndAnswer(t *testing.T) {
 	}
 }
 
-// The same source is also a reactor where the language lets it be one.
-func TestTemplatesAnswerThroughHandle(t *testing.T) {
+// The same source is also a command where the language lets it be both.
+func TestTemplatesAnswerAsACommand(t *testing.T) {
 	t.Parallel()
 	for _, runtime := range []string{build.Go, build.C} {
 		t.Run(runtime, func(t *testing.T) {
 			t.Parallel()
-			a := mustBuild(t, template(t, runtime, build.EntryHandle))
+			a := mustBuild(t, template(t, runtime, build.EntryCommand))
 			g := newGuest(t, a.Bytes, a.Entry)
 			checkGreeting(t, g, runtime)
 			checkBrokenRequests(t, g)
@@ -130,7 +127,7 @@ func checkBrokenRequests(t *testing.T, g *guest) {
 	t.Helper()
 	for _, input := range []string{"", "no line end", "{\n", "\n", `{"headers":{"a":["x",}}` + "\n", `{"id":"\u12"}` + "\n"} {
 		out, log, _, err := g.call(t.Context(), []byte(input))
-		if err == nil && g.entry == build.EntryCommand {
+		if err == nil {
 			t.Errorf("%q: the guest ended well", input)
 		}
 		if len(out) > 0 {
@@ -174,9 +171,9 @@ fn main() { casemate::serve(|r: &Request| -> Result<Response, String> {
 	let all: Vec<String> = all.iter().map(|s| quote(s)).collect();
 	Ok(Response::text(200, format!("[{}]", all.join(",")))) }) }`},
 		build.AssemblyScript: {"assembly/index.ts": `import { Request, Response, quote, serve } from "./casemate";
-serve((r: Request): Response => {
+export function handle(): void { serve((r: Request): Response => {
 	const all = [r.header("X-Text"), r.params.get("part"), r.method, r.path, r.query, r.caller];
-	return Response.json(200, "[" + all.map<string>((s: string): string => quote(s)).join(",") + "]"); });`},
+	return Response.json(200, "[" + all.map<string>((s: string): string => quote(s)).join(",") + "]"); }); }`},
 		build.C: {"function.c": `#include "casemate.h"
 #include <stdio.h>
 #include <string.h>
@@ -205,7 +202,11 @@ int casemate_handle(const casemate_request *r) {
 	for runtime := range echo {
 		t.Run(runtime, func(t *testing.T) {
 			t.Parallel()
-			req := withCompiler(t, template(t, runtime, build.EntryCommand))
+			entry := build.EntryHandle
+			if runtime == build.Rust {
+				entry = build.EntryCommand
+			}
+			req := withCompiler(t, template(t, runtime, entry))
 			for name, source := range echo[runtime] {
 				if err := os.WriteFile(filepath.Join(req.Dir, name), []byte(source), 0o600); err != nil {
 					t.Fatal(err)

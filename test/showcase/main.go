@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/casemate-dev/casemate/internal/cli/build"
+	"github.com/casemate-dev/casemate/internal/jsengine"
 	"github.com/casemate-dev/casemate/test/guests"
 )
 
@@ -205,6 +206,10 @@ func (s *show) deploy(ctx context.Context, examples []guests.Example) ([]guests.
 		}
 		start := time.Now()
 		if _, err := s.casemate(ctx, "deploy", e.Dir, "--yes"); err != nil {
+			if _, none := jsengine.Module(); errors.Is(none, jsengine.ErrMissing) && isScript(f.Config.Runtime) {
+				s.say("left out: %v", none)
+				continue
+			}
 			return nil, fmt.Errorf("deploying %s: %w", f.Name, err)
 		}
 		s.say("%6.1f s", time.Since(start).Seconds())
@@ -212,6 +217,8 @@ func (s *show) deploy(ctx context.Context, examples []guests.Example) ([]guests.
 	}
 	return deployed, nil
 }
+
+func isScript(runtime string) bool { return runtime == "js" || runtime == "ts" }
 
 // createKey makes the key for callers, which is never the administrator's.
 func (s *show) createKey(ctx context.Context) error {

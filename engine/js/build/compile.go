@@ -51,7 +51,7 @@ func findClang(ctx context.Context) (string, error) {
 	}
 	path, err := exec.LookPath(path)
 	if err != nil {
-		return "", fmt.Errorf("clang is missing: %s", install)
+		return "", fmt.Errorf("%w: clang is missing: %s", errToolchain, install)
 	}
 	dir, err := os.MkdirTemp("", "casemate-engine-")
 	if err != nil {
@@ -68,7 +68,7 @@ func findClang(ctx context.Context) (string, error) {
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}
-		return "", fmt.Errorf("%s does not link for wasm32-wasi: %s\n%s", path, install, bytes.TrimSpace(text))
+		return "", fmt.Errorf("%w: %s does not link for wasm32-wasi: %s\n%s", errToolchain, path, install, bytes.TrimSpace(text))
 	}
 	return path, nil
 }

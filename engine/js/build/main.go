@@ -24,15 +24,24 @@ import (
 func main() {
 	force := flag.Bool("force", false, "build although nothing has changed")
 	out := flag.String("o", "", "where to write the module, instead of the folder it is embedded from")
+	optional := flag.Bool("optional", false, "when there is no compiler for WASI, say so and go on without the engine")
 	cflags := flag.String("cflags", "", "more flags for clang, for experiments; separated by spaces")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *force, *out, *cflags); err != nil {
+	err := run(ctx, *force, *out, *cflags)
+	if *optional && errors.Is(err, errToolchain) {
+		fmt.Fprintf(os.Stderr, "going on without the JavaScript engine: js and ts functions will be refused.\n%v\n", err)
+		return
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "javascript engine:", err)
 		os.Exit(1) //nolint:forbidigo // the program's own end
 	}
 }
+
+// errToolchain means that this machine cannot compile for WASI.
+var errToolchain = errors.New("no compiler for WASI")
 
 // stamp says from what an output was made.
 type stamp struct {

@@ -70,7 +70,8 @@ pub fn serve(function: fn(&Request) -> Result<Response, String>) {
 }
 
 fn read_request(input: &mut impl Read) -> Result<Request, String> {
-    let mut bytes = Vec::with_capacity(64 << 10); // few reads: each leaves the sandbox
+    // Everything up to the first read happens once, at deployment.
+    let mut bytes = Vec::with_capacity(64 << 10);
     input
         .read_to_end(&mut bytes)
         .map_err(|e| format!("reading the request: {e}"))?;
@@ -121,12 +122,16 @@ fn read_request(input: &mut impl Read) -> Result<Request, String> {
 
 fn write_response(output: &mut impl Write, response: &Response) -> Result<(), String> {
     let mut bytes = Vec::with_capacity(response.body.len() + 256);
-    bytes.extend_from_slice(format!("{{\"status\":{},\"headers\":{{", response.status).as_bytes());
+    bytes.extend_from_slice(b"{\"status\":");
+    bytes.extend_from_slice(response.status.to_string().as_bytes());
+    bytes.extend_from_slice(b",\"headers\":{");
     for (i, (name, value)) in response.headers.iter().enumerate() {
-        let comma = if i > 0 { "," } else { "" };
-        bytes.extend_from_slice(
-            format!("{comma}{}:{}", json::quote(name), json::quote(value)).as_bytes(),
-        );
+        if i > 0 {
+            bytes.push(b',');
+        }
+        bytes.extend_from_slice(json::quote(name).as_bytes());
+        bytes.push(b':');
+        bytes.extend_from_slice(json::quote(value).as_bytes());
     }
     bytes.extend_from_slice(b"}}\n");
     bytes.extend_from_slice(&response.body);
@@ -295,13 +300,14 @@ pub mod json {
             self.at += 1;
             let mut out = String::new();
             loop {
-                let c = self.text.get(self.at..)?.chars().next()?;
-                self.at += c.len_utf8();
-                match c {
-                    '"' => return Some(out),
-                    '\\' => out.push(self.escape()?),
-                    c => out.push(c),
+                let rest = self.text.get(self.at..)?;
+                let plain = rest.bytes().position(|b| b == b'"' || b == b'\\')?;
+                out.push_str(&rest[..plain]);
+                self.at += plain + 1;
+                if rest.as_bytes()[plain] == b'"' {
+                    return Some(out);
                 }
+                out.push(self.escape()?);
             }
         }
 

@@ -68,36 +68,52 @@ export class Response {
 
 /** Writes a line of the function's log. */
 export function log(line: string): void {
-  writeAll(STDERR, String.UTF8.encode(line + "\n"));
+  const text = String.UTF8.encode(line + "\n");
+  write(STDERR, changetype<usize>(text), text.byteLength, 0, 0);
 }
 
 /**
- * Hands one request to the function and writes its answer. Call it once, at the
- * top level. When the function throws, the message goes to the log and the caller
- * gets a 502 that says nothing about it.
+ * Hands one request to the function and writes its answer. Call it from the
+ * exported handle; with `entry: command`, at the top level instead. When the function
+ * throws, the message goes to the log and the caller gets a 502 that says nothing
+ * about it.
  */
 export function serve(fn: (request: Request) => Response): void {
   const response = fn(readRequest());
-  let head = '{"status":' + response.status.toString() + ',"headers":{';
+  used = 0;
+  put('{"status":' + response.status.toString() + ',"headers":{');
   const names = response.headers.keys();
   for (let i = 0; i < names.length; i++) {
-    if (i > 0) head += ",";
-    head += quote(names[i]) + ":" + quote(response.headers.get(names[i]));
+    if (i > 0) put(",");
+    put(quote(names[i]));
+    put(":");
+    put(quote(response.headers.get(names[i])));
   }
-  writeAll(STDOUT, String.UTF8.encode(head + "}}\n"));
-  writeAll(STDOUT, response.body);
+  put("}}\n");
+  write(STDOUT, head, used, changetype<usize>(response.body), response.body.byteLength);
+}
+
+/** Where the answer's head is put together, and how much of it there is. */
+const HEAD_SIZE: i32 = 64 << 10;
+const head: usize = memory.data(65536);
+let used: i32 = 0;
+
+function put(text: string): void {
+  if (text.length > (HEAD_SIZE - used) / 3) throw new Error("writing the answer: its head is too long");
+  used += String.UTF8.encodeUnsafe(changetype<usize>(text), text.length, head + used) as i32;
 }
 
 /** Writes a string as JSON, with its quotes. */
 export function quote(text: string): string {
   let out = '"';
+  let from = 0; // what stands for itself is copied in one piece
   for (let i = 0; i < text.length; i++) {
     const c = text.charCodeAt(i);
-    if (c == 0x22 || c == 0x5c) out += "\\" + text.charAt(i);
-    else if (c < 0x20) out += "\\u" + c.toString(16).padStart(4, "0");
-    else out += text.charAt(i);
+    if (c >= 0x20 && c != 0x22 && c != 0x5c) continue;
+    out += text.substring(from, i) + (c < 0x20 ? "\\u" + c.toString(16).padStart(4, "0") : "\\" + text.charAt(i));
+    from = i + 1;
   }
-  return out + '"';
+  return out + text.substring(from) + '"';
 }
 
 /** The compiler calls this for `throw` and for failed checks. */
@@ -106,57 +122,66 @@ export function abort(message: string | null, file: string | null, line: u32, co
   proc_exit(1);
 }
 
+/** Where a request is read to; a larger one gets more. */
+const FIRST_SIZE: i32 = 64 << 10;
+const first: usize = memory.data(65536);
+
 function readRequest(): Request {
-  const input = readAll();
-  const length = input.byteLength;
-  const start = changetype<usize>(input);
+  let input = first;
+  let size = FIRST_SIZE;
+  let length = 0;
+  for (let n = 0; (n = read(input + length, size - length)) > 0; ) {
+    length += n;
+    if (length < size) continue;
+    size *= 4;
+    const larger = heap.alloc(size);
+    memory.copy(larger, input, length);
+    if (input != first) heap.free(input);
+    input = larger;
+  }
   let end = 0;
-  while (end < length && load<u8>(start + end) != 0x0a) end++;
+  while (end < length && load<u8>(input + end) != 0x0a) end++;
   if (end == length) throw new Error("reading the request: it has no head");
   const request = new Request();
-  new Head(String.UTF8.decodeUnsafe(start, end), request).read();
-  request.body = input.slice(end + 1);
+  new Head(input, input + end, request).read();
+  request.body = new ArrayBuffer(length - end - 1);
+  memory.copy(changetype<usize>(request.body), input + end + 1, length - end - 1);
+  if (input != first) heap.free(input);
   return request;
 }
 
-function readAll(): ArrayBuffer {
-  let buffer = new ArrayBuffer(64 << 10); // few reads: each leaves the sandbox
-  let length = 0;
-  let n: i32;
-  while ((n = transfer(STDIN, changetype<usize>(buffer) + length, buffer.byteLength - length)) > 0) {
-    length += n;
-    if (length == buffer.byteLength) {
-      const larger = new ArrayBuffer(4 * length);
-      memory.copy(changetype<usize>(larger), changetype<usize>(buffer), length);
-      buffer = larger;
-    }
-  }
-  return buffer.slice(0, length);
+/** Two vectors (pointer, length), and the count that a call gives. */
+const vectors: usize = memory.data(24);
+
+function read(pointer: usize, length: i32): i32 {
+  store<u32>(vectors, pointer as u32);
+  store<u32>(vectors, length as u32, 4);
+  if (fd_read(STDIN, vectors, 1, vectors + 16) != 0) proc_exit(1);
+  return load<i32>(vectors, 16);
 }
 
-function writeAll(fd: u32, data: ArrayBuffer): void {
-  for (let at = 0; at < data.byteLength; ) {
-    at += transfer(fd, changetype<usize>(data) + at, data.byteLength - at);
+/** Writes two pieces, in one go when they are taken whole. */
+function write(fd: u32, pointer: usize, length: i32, pointer2: usize, length2: i32): void {
+  while (length + length2 > 0) {
+    store<u32>(vectors, pointer as u32);
+    store<u32>(vectors, length as u32, 4);
+    store<u32>(vectors, pointer2 as u32, 8);
+    store<u32>(vectors, length2 as u32, 12);
+    if (fd_write(fd, vectors, 2, vectors + 16) != 0) proc_exit(1);
+    const written = load<i32>(vectors, 16);
+    const here = min(written, length);
+    pointer += here;
+    length -= here;
+    pointer2 += written - here;
+    length2 -= written - here;
   }
-}
-
-/** Where transfer keeps its vector (pointer, length) and the count it gets. */
-const vector: usize = memory.data(16);
-
-function transfer(fd: u32, pointer: usize, length: i32): i32 {
-  store<u32>(vector, pointer as u32);
-  store<u32>(vector, length as u32, 4);
-  const failed = fd == STDIN ? fd_read(fd, vector, 1, vector + 8) : fd_write(fd, vector, 1, vector + 8);
-  if (failed != 0) proc_exit(1);
-  return load<i32>(vector, 8);
 }
 
 /** Reads a head: as much of JSON (RFC 8259) as it takes. */
 class Head {
-  private at: i32 = 0;
-
   constructor(
-    private text: string,
+    private at: usize,
+    private end: usize,
     private request: Request,
   ) {}
 
@@ -205,7 +230,10 @@ class Head {
     if (c == 0x22) return this.string();
     if (c != 0x5b && c != 0x7b) {
       const start = this.at;
-      while (this.at < this.text.length && ",]} \t\r\n".indexOf(this.text.charAt(this.at)) < 0) this.at++;
+      for (; this.at < this.end; this.at++) {
+        const c = load<u8>(this.at);
+        if (c <= 0x20 || c == 0x2c || c == 0x5d || c == 0x7d) break;
+      }
       if (this.at == start) this.fail();
       return "";
     }
@@ -228,25 +256,36 @@ class Head {
 
   private string(): string {
     this.expect(0x22);
-    let out = "";
-    let from = this.at;
-    for (; this.at < this.text.length; this.at++) {
-      const c = this.text.charCodeAt(this.at);
-      if (c == 0x22) {
-        out += this.text.substring(from, this.at++);
-        return out;
+    const start = this.at;
+    let escaped = false;
+    for (; this.at < this.end; this.at++) {
+      const c = load<u8>(this.at);
+      if (c == 0x5c) {
+        escaped = true;
+        this.at++;
+      } else if (c == 0x22) {
+        const text = String.UTF8.decodeUnsafe(start, this.at++ - start);
+        return escaped ? this.unescape(text) : text;
       }
-      if (c != 0x5c) continue;
-      out += this.text.substring(from, this.at++);
-      if (this.at == this.text.length) break;
-      const e = this.text.charCodeAt(this.at);
+    }
+    this.fail();
+    return "";
+  }
+
+  private unescape(text: string): string {
+    let out = "";
+    let from = 0;
+    for (let at = text.indexOf("\\"); at >= 0; at = text.indexOf("\\", from)) {
+      out += text.substring(from, at);
+      const e = text.charCodeAt(at + 1);
+      from = at + 2;
       if (e == 0x75) {
-        const unit = this.unit(this.at + 1);
-        const low = this.text.substr(this.at + 5, 2) == "\\u" ? this.unit(this.at + 7) : 0;
-        this.at += 4;
+        const unit = this.unit(text, from);
+        const low = text.substr(at + 6, 2) == "\\u" ? this.unit(text, at + 8) : 0;
+        from += 4;
         if ((unit & 0xfc00) == 0xd800 && (low & 0xfc00) == 0xdc00) {
           out += String.fromCharCode(unit) + String.fromCharCode(low);
-          this.at += 6;
+          from += 6;
         } else {
           out += String.fromCharCode((unit & 0xf800) == 0xd800 ? 0xfffd : unit); // half of a pair is no character
         }
@@ -255,16 +294,14 @@ class Head {
         if (i < 0) this.fail();
         out += '"\\/\b\f\n\r\t'.charAt(i);
       }
-      from = this.at + 1;
     }
-    this.fail();
-    return "";
+    return out + text.substring(from);
   }
 
-  private unit(at: i32): i32 {
-    if (at + 4 > this.text.length) this.fail();
+  private unit(text: string, at: i32): i32 {
+    if (at + 4 > text.length) this.fail();
     let unit = 0;
-    for (let i = at; i < at + 4; i++) unit = (unit << 4) | this.hex(this.text.charCodeAt(i));
+    for (let i = at; i < at + 4; i++) unit = (unit << 4) | this.hex(text.charCodeAt(i));
     return unit;
   }
 
@@ -276,8 +313,11 @@ class Head {
   }
 
   private peek(): i32 {
-    while (this.at < this.text.length && " \t\r\n".indexOf(this.text.charAt(this.at)) >= 0) this.at++;
-    return this.at < this.text.length ? this.text.charCodeAt(this.at) : 0;
+    for (; this.at < this.end; this.at++) {
+      const c = load<u8>(this.at);
+      if (c != 0x20 && (c < 0x09 || c > 0x0d)) return c;
+    }
+    return 0;
   }
 
   private next(c: i32): bool {

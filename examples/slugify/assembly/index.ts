@@ -54,4 +54,7 @@ function plainOf(c: i32): string {
   return " ";
 }
 
-serve(slugify);
+/** What the platform calls for each request. */
+export function handle(): void {
+  serve(slugify);
+}

@@ -312,14 +312,17 @@ func (r *Runner) Prepare(ctx context.Context, v *function.Version) error {
 // Invoke implements sandbox.Runner.
 func (r *Runner) Invoke(ctx context.Context, inv *sandbox.Invocation) (sandbox.Result, error) {
 	var res sandbox.Result
-	began := r.clock()
+	var began time.Time // zero when the process was not reached
 	cold, err := r.with(ctx, inv.Version, func(p *process, l *load, _ bool) (reached bool, err *sandbox.Error) {
 		began = r.clock()
 		res, reached, err = p.invoke(ctx, inv, l)
 		return reached, err
 	})
 	// What a process says of time is believed as far as it can be true.
-	wall := r.clock().Sub(began)
+	wall := time.Duration(0)
+	if !began.IsZero() {
+		wall = r.clock().Sub(began)
+	}
 	if res.Usage.Wall == 0 || res.Usage.Wall > wall {
 		res.Usage.Wall = max(wall, 0)
 	}

@@ -37,8 +37,13 @@ func (i *invocation) Read(p []byte) int {
 	return n
 }
 
-// Write takes p for the answer.
-func (i *invocation) Write(p []byte) { i.out.write(p) }
+// Write takes p for the answer, which a handler must not begin before it is asked.
+func (i *invocation) Write(p []byte) {
+	if i.preparing {
+		panic(&stopped{sandbox.BadAnswer})
+	}
+	i.out.write(p)
+}
 
 // Log takes p for the log; what is said during a boot is kept apart.
 func (i *invocation) Log(p []byte) {

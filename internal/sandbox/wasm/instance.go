@@ -29,6 +29,7 @@ type instance struct {
 	// the engine does not let us.
 	resize func()
 	resume *checkpoint // for a command that was stopped on its way
+	once   bool        // it was used from its very start, and will not be again
 	result [1]uint64
 }
 

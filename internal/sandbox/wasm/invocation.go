@@ -3,6 +3,7 @@ package wasm
 import (
 	"context"
 	crand "crypto/rand"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,8 @@ type invocation struct {
 	ctx      context.Context // one of them
 	inst     *instance
 	boot     *boot // while an instance is brought to its ready state
+	// preparing is set while a handler that begins from nothing is not yet handling.
+	preparing bool
 
 	stream   uint32
 	input    []byte // head line and body
@@ -70,7 +73,7 @@ func (i *invocation) bind(v *version) {
 
 // reset forgets the run.
 func (i *invocation) reset() {
-	i.v, i.inst, i.worker = nil, nil, nil
+	i.v, i.inst, i.worker, i.preparing = nil, nil, nil, false
 	i.stream, i.want, i.running = 0, 0, false
 	if cap(i.input) > keepInput {
 		i.input = nil
@@ -173,16 +176,20 @@ func (i *invocation) leave() {
 	}
 	i.inst = nil
 	end(in.memory)
-	if i.v.ready != nil {
-		i.v.restored(in)
-	} else {
+	if in.once {
 		i.v.spent(in)
+	} else {
+		i.v.restored(in)
 	}
 }
 
 // fromReady runs the guest on an instance that was made ready before.
 func (i *invocation) fromReady() error {
 	in, err := i.v.acquire(i)
+	if errors.Is(err, errUnready) {
+		// This command did not start as the first did, so it is nobody's copy.
+		return i.fromNothing()
+	}
 	if err != nil {
 		return err
 	}
@@ -224,6 +231,7 @@ func (i *invocation) fromNothing() error {
 		i.v.dropMemory(mem)
 		return err
 	}
+	in.once = true
 	i.inst = in
 	if i.v.spec.Entry == function.EntryCommand {
 		if err := i.callPhase(in, rewrite.StartExport); err != nil {
@@ -232,13 +240,13 @@ func (i *invocation) fromNothing() error {
 		in.enter(exportStart)
 		return i.call(in)
 	}
-	i.stdin = i.v.prepare
+	i.stdin, i.preparing = i.v.prepare, true
 	for _, name := range phases {
 		if err := i.callPhase(in, name); err != nil {
 			return err
 		}
 	}
-	i.stdin = i.input
+	i.stdin, i.preparing = i.input, false
 	in.enter(exportHandle)
 	return i.call(in)
 }

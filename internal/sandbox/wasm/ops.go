@@ -236,7 +236,7 @@ func hostCall(i *invocation, mem api.Memory, p []uint64) int32 {
 
 func hostSubmit(i *invocation, mem api.Memory, p []uint64) int32 {
 	op, req, ok := request(mem, p)
-	if i.boot != nil || op != "time.sleep" {
+	if i.boot != nil || i.preparing || op != "time.sleep" {
 		return refusedUnknown
 	}
 	if !ok || len(req) != 8 {

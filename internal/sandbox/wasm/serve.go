@@ -24,7 +24,7 @@ import (
 // bytes, when the options are silent.
 const DefaultMemory = 4 << 30
 
-// collectAbove is the size of a module, in bytes, after whose compilation the
+// collectAbove is the size of code, in bytes, after whose loading and unloading the
 // garbage is given back at once.
 const collectAbove = 4 << 20
 
@@ -300,8 +300,14 @@ func (s *server) unload(stream uint32) {
 		l.dropped = true
 	}
 	s.mu.Unlock()
-	if v != nil {
-		v.unload()
+	if v == nil {
+		return
+	}
+	large := v.program.size > collectAbove
+	v.unload()
+	if large {
+		// A process that has nothing to do for a while shall not keep what it had.
+		s.work.Go(debug.FreeOSMemory)
 	}
 }
 

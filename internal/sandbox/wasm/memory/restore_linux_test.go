@@ -82,7 +82,7 @@ func TestImageIsSparse(t *testing.T) {
 func TestPagesKept(t *testing.T) {
 	t.Parallel()
 	s := open(t, Scan, 1<<30)
-	const limit = 2 * keepPages << 12
+	const limit = 4 * keepPages << 12
 	img := newImage(t, s, limit/2, Piece{Data: bytes.Repeat([]byte("i"), limit/2)})
 	l := newLinear(t, s, limit)
 	if err := l.Map(img); err != nil {
@@ -115,7 +115,7 @@ func TestPagesKept(t *testing.T) {
 		t.Errorf("after %d restores with two pages written, %d are kept", sortEvery, got)
 	}
 	// One that writes everything does not keep it, either way of writing.
-	for range 2 {
+	for range sortEvery {
 		touch(limit/page, 1)
 		if got := privatePages(t, s, l); got > keepPages {
 			t.Errorf("%d pages are kept, more than %d", got, keepPages)
@@ -190,4 +190,36 @@ func TestRestoreNeverPretends(t *testing.T) {
 		}
 	}()
 	l.Restore()
+}
+
+// TestPagesAboveAreLetGo has one guest grow and write far above, and then others that
+// do not grow: its page does not stay for ever, whenever it was written.
+func TestPagesAboveAreLetGo(t *testing.T) {
+	t.Parallel()
+	s := open(t, Scan, 1<<30)
+	l := newLinear(t, s, 8*PageSize)
+	if err := l.Map(newImage(t, s, PageSize)); err != nil {
+		t.Fatal(err)
+	}
+	once := func(size uint64) {
+		if !l.Begin(0) {
+			t.Fatal("it cannot begin")
+		}
+		b := l.Resize(size)
+		b[len(b)-1] = 1
+		l.Restore()
+		l.End()
+	}
+	for before := range sortEvery {
+		for range before {
+			once(PageSize)
+		}
+		once(8 * PageSize)
+		for range 2 * sortEvery {
+			once(PageSize)
+		}
+		if got := privatePages(t, s, l); got != 1 {
+			t.Errorf("written after %d restores: %d pages are kept, want the one that is written each time", before, got)
+		}
+	}
 }

@@ -44,7 +44,7 @@ func TestAFailureIsARow(t *testing.T) {
 		t.Fatalf("%+v, %v", rs, err)
 	}
 	text := string(markdown(rs, nil, "a machine"))
-	if !strings.Contains(text, `| x.c32 | – | – | – | – | – | error | the second \| failed |`) {
+	if !strings.Contains(text, `| x.c32 | – | – | – | – | – | – | error | the second \| failed |`) {
 		t.Errorf("the row is missing:\n%s", text)
 	}
 }

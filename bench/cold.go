@@ -22,10 +22,10 @@ const coldGoal = 0.15
 // for whoever comes. The connection is there, and another request went before.
 func cold(ctx context.Context, b *bench) ([]result, error) {
 	rows := []struct{ row, fn, what string }{
-		{"c", "hello-c", "C, command"},
+		{"c", "hello-c", "C, exported handle"},
 		{"rust", "hello-rust", "Rust, command"},
-		{"go", "hello-go", "Go, command"},
-		{"go-handle", "hello-go-handle", "Go, exported handle"},
+		{"go", "hello-go", "Go, exported handle"},
+		{"go-command", "hello-go-command", "Go, command"},
 		{"js", "hello-js", "JavaScript"},
 	}
 	s, err := b.site(ctx)

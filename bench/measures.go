@@ -12,10 +12,10 @@ type side func(context.Context, *bench) (*target, error)
 func measures() []measure {
 	return []measure{
 		versus("gateway.noop", "no-op runner", noop, bare, 0.6),
-		versus("wasm.go", "Go, command", ours("hello-go"), bare, 0.5),
-		versus("wasm.go-handle", "Go, exported handle", ours("hello-go-handle"), bare, 0.5),
+		versus("wasm.go", "Go, exported handle", ours("hello-go"), bare, 0.5),
+		versus("wasm.go-command", "Go, command", ours("hello-go-command"), bare, 0.5),
 		versus("wasm.rust", "Rust, command", ours("hello-rust"), bare, 0.5),
-		versus("wasm.c", "C, command", ours("hello-c"), bare, 0.5),
+		versus("wasm.c", "C, exported handle", ours("hello-c"), bare, 0.5),
 		versus("js.hello", "JavaScript, the same source; workerd keeps one isolate for all requests", ours("hello-js"), workerd(false), 1.25),
 		versus("js.hello.fresh", "JavaScript, the same source; workerd loads an isolate for each request", ours("hello-js"), workerd(true), 40),
 		versus("js.hono", "the same Hono app", ours("hono"), nodeHono, 0.5),
@@ -30,7 +30,7 @@ func measures() []measure {
 		{"node.idle.rss", []string{""}, idle},
 		{"node.functions.idle", []string{"c", "js"}, idleFunctions},
 		{"profile.wasm.c", []string{"c32"}, profiled("hello-c")},
-		{"profile.wasm.go-handle", []string{"c32"}, profiled("hello-go-handle")},
+		{"profile.wasm.go", []string{"c32"}, profiled("hello-go")},
 		{"profile.js.hello", []string{"c32"}, profiled("hello-js")},
 		{"profile.js.hono", []string{"c32"}, profiled("hono")},
 	}

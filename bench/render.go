@@ -16,14 +16,14 @@ func markdown(rows []result, notes []byte, machine string) []byte {
 	var w bytes.Buffer
 	fmt.Fprintf(&w, `# Benchmarks
 
-Rendered from bench/results.json by `+"`make bench`"+`, which starts both sides of every row itself, in one run, on loopback, with TLS on both, and alternates between them; the figures are medians. `+"`make bench ONLY=id,id`"+` takes some of them anew; `+"`ONLY=wasm.c`"+` takes all rows that begin so.
+Rendered from bench/results.json by `+"`make bench`"+`, which starts both sides of every row itself, in one run, on loopback, with TLS on both, and alternates between them; the figures are medians of n rounds, so with n = 1 a single reading. `+"`make bench ONLY=id,id`"+` takes some of them anew; `+"`ONLY=wasm.c`"+` takes all rows that begin so.
 
 The work, unless a row says otherwise, is a JSON hello: `+"`{\"name\":\"Ada\"}`"+` in, `+"`{\"hello\":\"Ada\"}`"+` out, written as each side's users would write it. The load is wrk with one thread on the same two cores; c1 and c32 are its connections. Ratio is ours divided by the peer's. CPU is user and system time per answer of the whole process tree, in µs, ours against the peer's, and in brackets the peer's divided by ours: on a shared machine throughput drifts from run to run and the load generator takes its part of it, so rows that have this figure are held against their goal by it.
 
 Machine: %s. Last run: %s.
 
-| measure | ours | peer | ratio | CPU µs per answer | goal | | what, and why a goal is missed |
-|---|---:|---:|---:|---:|---|---|---|
+| measure | n | ours | peer | ratio | CPU µs per answer | goal | | what, and why a goal is missed |
+|---|---:|---:|---:|---:|---:|---|---|---|
 `, machine, time.Now().UTC().Format("2006-01-02"))
 	for _, r := range rows {
 		if r.Profile == nil {
@@ -49,7 +49,7 @@ Machine: %s. Last run: %s.
 
 func tableRow(w *bytes.Buffer, r result) {
 	if r.Error != "" {
-		fmt.Fprintf(w, "| %s | – | – | – | – | – | error | %s |\n", r.ID, cell(r.Error))
+		fmt.Fprintf(w, "| %s | – | – | – | – | – | – | error | %s |\n", r.ID, cell(r.Error))
 		return
 	}
 	peer, ratio, cpu, goal, note := "–", "–", "–", "–", r.Note
@@ -71,7 +71,7 @@ func tableRow(w *bytes.Buffer, r result) {
 		verdict = "**missed**"
 		note += ". " + reason(r.ID)
 	}
-	fmt.Fprintf(w, "| %s | %s %s | %s | %s | %s | %s | %s | %s |\n", r.ID, figure(r.Ours), r.Unit, peer, ratio, cpu, goal, verdict, cell(note))
+	fmt.Fprintf(w, "| %s | %d | %s %s | %s | %s | %s | %s | %s | %s |\n", r.ID, r.N, figure(r.Ours), r.Unit, peer, ratio, cpu, goal, verdict, cell(note))
 }
 
 // cell keeps a text from ending a table's cell.

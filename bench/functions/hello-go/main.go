@@ -5,7 +5,11 @@ import (
 	"encoding/json"
 )
 
-func main() { Serve(hello) }
+func main() {
+	// Tried before the state is frozen, so that what encoding/json learns of the types
+	// is there for each request.
+	Serve(hello, &Request{Method: "POST", Path: "/", Body: []byte(`{"name":"Ada"}`)})
+}
 
 // hello answers {"name":"Ada"} with {"hello":"Ada"}.
 func hello(_ context.Context, r *Request) (*Response, error) {

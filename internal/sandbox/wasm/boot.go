@@ -271,7 +271,11 @@ func (v *version) first(i *invocation, mem *memoryOf, from phase) (_ *instance, 
 	if err := v.findSeed(in, b); err != nil {
 		return nil, err
 	}
-	v.early, v.excess = bytes.Clone(i.log.early), i.log.earlyDropped
+	if b.command {
+		// A program's own beginning belongs to each of its runs; a handler is
+		// initialised once, and what it says then is said then.
+		v.early, v.excess = bytes.Clone(i.log.early), i.log.earlyDropped
+	}
 	v.skew, v.files = b.passed, i.files
 	v.ready, err = in.capture()
 	if err != nil {

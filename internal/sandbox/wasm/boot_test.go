@@ -81,6 +81,8 @@ func TestCommandStopsBeforeItSees(t *testing.T) {
 	}
 }
 
+// TestEarlyLogIsRepeated: a command's beginning is part of each of its runs; what a
+// handler says while it is initialised is not.
 func TestEarlyLogIsRepeated(t *testing.T) {
 	t.Parallel()
 	e := newEngine(t, "")
@@ -98,7 +100,14 @@ func TestEarlyLogIsRepeated(t *testing.T) {
 			t.Fatal(v.why)
 		}
 		for range 3 {
-			if o := e.run(v, ""); o.f != nil || !strings.Contains(o.log, "first") || !strings.HasSuffix(o.log, "second") || strings.Count(o.log, "first") != 1 {
+			o := e.run(v, "")
+			if entry == function.EntryHandle {
+				if o.f != nil || o.log != "" {
+					t.Errorf("%s: the log is %q, %v", entry, o.log, o.f)
+				}
+				continue
+			}
+			if o.f != nil || !strings.Contains(o.log, "first") || !strings.HasSuffix(o.log, "second") || strings.Count(o.log, "first") != 1 {
 				t.Errorf("%s: the log is %q, %v", entry, o.log, o.f)
 			}
 		}

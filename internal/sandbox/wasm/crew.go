@@ -39,6 +39,26 @@ type worker struct {
 	crew    *crew
 	leading bool
 	held    int // answers that were put down and not sent yet
+	// demoted is set when the thread gave up its rank for a guest that takes long. A
+	// thread cannot get it back, so it ends with its worker.
+	demoted bool
+}
+
+// longRun is the processor's time after which a guest is taken for one that computes,
+// and makes way for those that answer at once.
+const longRun = 5 * time.Millisecond
+
+// makeWay lets others go first: those of this process now, and, from when the guest
+// has run for long, whatever waits for this processor, the node included.
+func (w *worker) makeWay(ran time.Duration) {
+	if w == nil || w.leading {
+		return
+	}
+	if ran > longRun && !w.demoted {
+		w.demoted = true
+		demoteThread()
+	}
+	runtime.Gosched()
 }
 
 // mostHeld is how many answers a leader puts down before it sends them, when more
@@ -65,11 +85,14 @@ func (c *crew) run() error {
 // work is a worker's life. It begins with the lead.
 func (c *crew) work() {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	w := &worker{crew: c}
 	for {
 		if err := w.lead(); !w.leading {
+			if w.demoted {
+				return // with the thread, since it is locked
+			}
 			if !c.park() {
+				runtime.UnlockOSThread()
 				return
 			}
 		} else {

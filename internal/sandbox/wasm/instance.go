@@ -151,8 +151,9 @@ func (in *instance) assume(st *state) bool {
 	return true
 }
 
-// maxKeptStack bounds the call stack that an instance keeps, in bytes.
-const maxKeptStack = 256 << 10
+// maxKeptStack bounds the call stack that an instance keeps, in bytes. An interpreter
+// in a guest has large frames, so ordinary JavaScript takes several hundred kilobytes.
+const maxKeptStack = 2 << 20
 
 // restore brings the instance back to a state. It reports false when the instance
 // must be thrown away instead.

@@ -305,10 +305,22 @@ func (s *server) unload(stream uint32) {
 	}
 	large := v.program.size > collectAbove
 	v.unload()
-	if large {
+	if large || s.empty() {
 		// A process that has nothing to do for a while shall not keep what it had.
 		s.work.Go(debug.FreeOSMemory)
 	}
+}
+
+// empty reports whether nothing is loaded but what others are made from.
+func (s *server) empty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range s.versions {
+		if !v.spec.Base {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *server) invoke(stream uint32, payload []byte) (*invocation, error) {

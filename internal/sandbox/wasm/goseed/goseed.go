@@ -26,9 +26,9 @@ import (
 // SeedSize is how much entropy Go's runtime asks for when it starts, in bytes.
 const SeedSize = 32
 
-// FreshSize is how much entropy Refresh takes, in bytes: a seed, and what the
-// smaller generator holds.
-const FreshSize = SeedSize + 8
+// FreshSize is how much entropy Refresh takes, in bytes: the generator's numbers, and
+// what the smaller generator holds.
+const FreshSize = offSeed + 8
 
 // Layout of internal/chacha8rand.State, in bytes: 32 numbers, the seed of 4, and
 // three counters of 32 bits.
@@ -164,15 +164,16 @@ func cheapAt(memory []byte, at uint64, seed [seedWords]uint64) bool {
 	return false
 }
 
-// Refresh makes the generator draw from new entropy: it is put where the generator
-// finds its next seed, and all numbers are marked as used.
+// Refresh makes the generator draw from new entropy. It takes the place of the
+// numbers that were drawn ahead, of which the last four become the next seed: so most
+// guests need not compute any.
 func (s State) Refresh(memory []byte, entropy [FreshSize]byte) {
 	state := memory[s.at:][:stateSize]
-	copy(state[offSeed-SeedSize:offSeed], entropy[:SeedSize])
+	copy(state[:offSeed], entropy[:])
 	if s.cheap {
-		copy(memory[s.at+offCheap:][:8], entropy[SeedSize:])
+		copy(memory[s.at+offCheap:][:8], entropy[offSeed:])
 	}
-	binary.LittleEndian.PutUint32(state[offNext:], numbers)
-	binary.LittleEndian.PutUint32(state[offHave:], numbers)
+	binary.LittleEndian.PutUint32(state[offNext:], 0)
+	binary.LittleEndian.PutUint32(state[offHave:], numbers-seedWords)
 	binary.LittleEndian.PutUint32(state[offCount:], lastCount)
 }

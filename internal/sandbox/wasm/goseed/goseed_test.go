@@ -43,11 +43,9 @@ func (c constant) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func freshOf(n byte) (s [FreshSize]byte) {
-	for i := range s {
-		s[i] = n + byte(i)*3
-	}
-	return s
+func freshOf(b byte) (f [FreshSize]byte) {
+	_, _ = rand.NewChaCha8(seedOf(b)).Read(f[:]) // it never fails
+	return f
 }
 
 func seedOf(n byte) (s [SeedSize]byte) {

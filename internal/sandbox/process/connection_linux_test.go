@@ -1,0 +1,36 @@
+package process
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/casemate-dev/casemate/internal/sandbox/sandboxtest"
+)
+
+// TestSandboxEndsWithItsConnection closes the node's end under a sandbox that waits for
+// it: the thread that is blocked in reading must notice, and end in good order.
+func TestSandboxEndsWithItsConnection(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t, &sandboxtest.Store{}, func(c *Config) { c.Warm = -1 })
+	for _, how := range []struct {
+		name string
+		end  func(*child) error
+	}{
+		{"closed", func(c *child) error { return c.conn.Close() }},
+		{"no more to come", func(c *child) error { return unix.Shutdown(int(c.conn.Fd()), unix.SHUT_WR) }},
+	} {
+		c, err := r.starter.start()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := how.end(c); err != nil {
+			t.Errorf("%s: %v", how.name, err)
+		}
+		c.words.wait()
+		if err := c.cmd.Wait(); err != nil {
+			t.Errorf("%s: %v, it said %q", how.name, err, c.words.text())
+		}
+		_ = c.conn.Close()
+	}
+}

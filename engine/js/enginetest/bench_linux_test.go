@@ -1,6 +1,7 @@
 package enginetest_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
@@ -143,6 +144,11 @@ func benchRequest(name string) []byte {
 			"accept": {"*/*"}, "host": {"fn.example.com"}, "user-agent": {"curl/8.5.0"},
 			"x-forwarded-for": {"203.0.113.7"}, "x-forwarded-proto": {"https"}, "accept-encoding": {"gzip"},
 		},
+	}
+	if name == "app" {
+		h.Method, h.Path, h.Query = "POST", cmp.Or(os.Getenv("CASEMATE_BENCH_PATH"), "/"), ""
+		h.Headers["content-type"] = []string{"application/json"}
+		return enginetest.Request(h, []byte(`{"name":"Ada"}`))
 	}
 	if name == "echo" {
 		h.Method = "POST"

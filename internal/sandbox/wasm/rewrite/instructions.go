@@ -71,17 +71,6 @@ func (w *rewriter) expression(scratch uint32) (usesScratch bool) {
 		w.pos++
 		top.weight += weigh(op)
 		switch op {
-		case opLocalGet, opLocalSet, opLocalTee, opBr, opBrIf:
-			w.u32()
-		case opI32Const:
-			w.signed(32)
-		case opI64Const:
-			w.signed(64)
-		case opF32Const:
-			w.skip(4)
-		case opF64Const:
-			w.skip(8)
-		case opUnreachable, opNop, opReturn, opDrop, opSelect, opRefIsNull:
 		case opElse:
 			if depth == 0 || top.depth == depth {
 				w.fail(at, "there is an else without an if")
@@ -117,11 +106,6 @@ func (w *rewriter) expression(scratch uint32) (usesScratch bool) {
 			}
 			flush(w.pos)
 			w.join(began)
-		case opBrTable:
-			for range w.count(1) {
-				w.u32()
-			}
-			w.u32()
 		case opCall, opRefFunc:
 			flush(w.pos)
 			i := w.index(len(w.funcTypes), "function")
@@ -130,20 +114,6 @@ func (w *rewriter) expression(scratch uint32) (usesScratch bool) {
 			}
 			copied = w.pos
 			w.body = appendU32(w.body, w.moved(i))
-		case opCallIndirect:
-			w.index(len(w.types), "type")
-			w.index(w.tables, "table")
-		case opSelectTyped:
-			if n := w.u32(); n != 1 {
-				w.fail(at, "select is of %d types", n)
-			}
-			w.valueType()
-		case opGlobalGet, opGlobalSet:
-			// The fuel's own index lies just beyond: no module may reach it.
-			w.index(w.globals, "global")
-		case opTableGet, opTableSet:
-			w.index(w.tables, "table")
-			w.facts.MutatesTable = w.facts.MutatesTable || op == opTableSet
 		case opMemorySize, opMemoryGrow:
 			if op == opMemoryGrow {
 				w.facts.GrowsMemory = true
@@ -152,8 +122,6 @@ func (w *rewriter) expression(scratch uint32) (usesScratch bool) {
 				w.payOperand(scratch, opI64Shl, unitsPerPageShift)
 			}
 			w.memoryIndex()
-		case opRefNull:
-			w.refType()
 		case opMiscPrefix:
 			bulk, shift := w.miscellaneous(at)
 			if bulk {
@@ -161,20 +129,60 @@ func (w *rewriter) expression(scratch uint32) (usesScratch bool) {
 				flush(at)
 				w.payOperand(scratch, opI64ShrU, shift)
 			}
-		case opVectorPrefix:
-			w.vectorInstruction(at)
 		default:
-			switch {
-			case op >= opI32Load && op <= opI64Store32:
-				w.memoryArgument()
-			case op >= opI32Eqz && op <= opI64Extend32S:
-			default:
-				w.unknown(at, op)
-			}
+			w.operands(at, op)
 		}
 	}
 	w.fail(w.pos, "a function body does not end")
 	return false
+}
+
+// operands reads what follows an instruction that is taken over as it is.
+func (w *rewriter) operands(at int, op byte) {
+	switch op {
+	case opLocalGet, opLocalSet, opLocalTee, opBr, opBrIf:
+		w.u32()
+	case opI32Const:
+		w.signed(32)
+	case opI64Const:
+		w.signed(64)
+	case opF32Const:
+		w.skip(4)
+	case opF64Const:
+		w.skip(8)
+	case opUnreachable, opNop, opReturn, opDrop, opSelect, opRefIsNull:
+	case opBrTable:
+		for range w.count(1) {
+			w.u32()
+		}
+		w.u32()
+	case opCallIndirect:
+		w.index(len(w.types), "type")
+		w.index(w.tables, "table")
+	case opSelectTyped:
+		if n := w.u32(); n != 1 {
+			w.fail(at, "select is of %d types", n)
+		}
+		w.valueType()
+	case opGlobalGet, opGlobalSet:
+		// The fuel's own index lies just beyond: no module may reach it.
+		w.index(w.globals, "global")
+	case opTableGet, opTableSet:
+		w.index(w.tables, "table")
+		w.facts.MutatesTable = w.facts.MutatesTable || op == opTableSet
+	case opRefNull:
+		w.refType()
+	case opVectorPrefix:
+		w.vectorInstruction(at)
+	default:
+		switch {
+		case op >= opI32Load && op <= opI64Store32:
+			w.memoryArgument()
+		case op >= opI32Eqz && op <= opI64Extend32S:
+		default:
+			w.unknown(at, op)
+		}
+	}
 }
 
 // perUnit is how many parts a unit of fuel has while weights are added up.

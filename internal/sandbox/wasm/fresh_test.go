@@ -117,7 +117,11 @@ func TestEachInvocationIsFresh(t *testing.T) {
 				t.Errorf("%s: it draws %v", g.name, seen)
 			}
 			for kind, values := range seen {
-				if len(values) != runs {
+				least := runs
+				if kind == "order" { // there are not many orders
+					least = 3
+				}
+				if len(values) < least {
 					t.Errorf("%s: %s is only %d different things in %d runs", g.name, kind, len(values), runs)
 				}
 			}

@@ -131,7 +131,11 @@ func TestRefreshedGuestDrawsAnew(t *testing.T) {
 			t.Fatalf("the guest prints %v", seen)
 		}
 		for kind, values := range seen {
-			if len(values) != turns {
+			least := turns
+			if strings.HasSuffix(kind, "order") { // there are not many orders
+				least = 3
+			}
+			if len(values) < least {
 				t.Errorf("after %d numbers, %s is only %d different things in %d turns", drawn, kind, len(values), turns)
 			}
 		}

@@ -6,7 +6,7 @@
 // those of earlier files only, except inside functions that run after boot.
 const {
   utf8Encode, utf8EncodeInto, utf8Decode, latin1Decode, latin1Encode,
-  urlScan, headerName, headerValue, settled, result, answer, finish,
+  urlScan, headerName, listAdd, listHas, listFill, settled, whenSettled, result, answer, finish,
 } = __native;
 
 const apply = Reflect.apply;

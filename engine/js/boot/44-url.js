@@ -64,7 +64,6 @@ class URL {
       this.#record = null;
       return;
     }
-    needArguments(arguments.length, 1, "URL");
     const text = usv(url);
     const joined = joinPath(text, base);
     if (joined !== null) {

@@ -3,7 +3,7 @@
 // read through the default reader only: bodies are whole in memory here, so
 // reading into the caller's buffer would save nothing.
 const STREAM_TOKEN = {};
-let isReadableStream, isDisturbed, streamState, readerFor;
+let isReadableStream, isDisturbed, streamState, readerFor, bodyStream, takeBody;
 
 // deferred is a promise with its ends; its rejection never counts as unhandled.
 function deferred() {
@@ -221,11 +221,13 @@ class ReadableStreamDefaultReader {
 }
 
 class ReadableStream {
-  #s;
+  #s = null; // null while it is a body's stream that nobody has touched
+  #slot; // and then that body, see 62-body.js
 
-  constructor(source = undefined, strategy = undefined) {
+  constructor(source = undefined, strategy = undefined, slot = undefined) {
     if (source === STREAM_TOKEN) {
       this.#s = strategy;
+      this.#slot = slot;
       return;
     }
     if (source === undefined) source = {};
@@ -247,8 +249,18 @@ class ReadableStream {
 
   static {
     isReadableStream = (v) => #s in v;
-    isDisturbed = (v) => v.#s.disturbed;
-    streamState = (v) => v.#s;
+    isDisturbed = (v) => v.#s !== null && v.#s.disturbed;
+    streamState = (v) => v.#s ?? v.#open();
+    bodyStream = (slot) => new ReadableStream(STREAM_TOKEN, null, slot);
+    // takeBody gives the body of a stream that nobody has touched, as if it had been
+    // read by a reader that was never released; undefined for any other stream.
+    takeBody = (v) => {
+      if (v.#s !== null) return undefined;
+      const slot = v.#slot;
+      v.#slot = undefined;
+      v.#s = CONSUMED_STATE;
+      return slot;
+    };
     readerFor = (v) => new ReadableStreamDefaultReader(v);
   }
 
@@ -273,11 +285,11 @@ class ReadableStream {
     }, { highWaterMark: 0 });
   }
 
-  get locked() { return this.#s.reader !== null; }
+  get locked() { return this.#s !== null && this.#s.reader !== null; }
 
   cancel(reason = undefined) {
     if (this.locked) return Promise.reject(new TypeError("Invalid state: ReadableStream is locked"));
-    return readableCancel(this.#s, reason);
+    return readableCancel(streamState(this), reason);
   }
 
   getReader(options = undefined) {
@@ -346,6 +358,13 @@ class ReadableStream {
     defineProperty(iterator, STREAM_FINISH, { value: (v) => tail = tail.then(() => finish(v), () => finish(v)) });
     return iterator;
   }
+
+  // #open makes a body's stream one that can be read.
+  #open() {
+    const slot = this.#slot;
+    this.#slot = undefined;
+    return this.#s = bytesState(() => slotBytes(slot));
+  }
 }
 
 const STREAM_STEP = Symbol("next");
@@ -407,28 +426,21 @@ function teeStream(stream) {
   return streams;
 }
 
-// bytesStream is the stream of a body whose bytes make gives when asked.
-function bytesStream(make) {
-  return new ReadableStream({
+// bytesState is the state of the stream of a body whose bytes make gives when asked.
+function bytesState(make) {
+  return streamState(new ReadableStream({
     type: "bytes",
     async pull(controller) {
       const bytes = await make();
       if (bytes.byteLength > 0) controller.enqueue(bytes);
       controller.close();
     },
-  }, { highWaterMark: 0 });
+  }, { highWaterMark: 0 }));
 }
 
-// consumedStream stands for a body that has been read without its stream: as if
-// by a reader that was never released.
-function consumedStream() {
-  const s = readableState();
-  s.reader = { requests: [], closed: deferred() };
-  s.state = "closed";
-  s.disturbed = true;
-  s.bytes = true;
-  return new ReadableStream(STREAM_TOKEN, s);
-}
+// CONSUMED_STATE is that of a body which has been read without its stream: as if by a
+// reader that was never released. Nothing changes it, so all such bodies share it.
+const CONSUMED_STATE = { ...readableState(), state: "closed", reader: { requests: [], closed: null }, disturbed: true, bytes: true };
 
 // collectStream reads a stream of bytes to its end.
 async function collectStream(stream) {

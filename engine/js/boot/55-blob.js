@@ -52,7 +52,7 @@ class Blob {
   text() { return Promise.resolve(utf8Decode(this.#bytes, false, false)); }
   arrayBuffer() { return Promise.resolve(this.#bytes.slice().buffer); }
   bytes() { return Promise.resolve(this.#bytes.slice()); }
-  stream() { return bytesStream(() => this.#bytes.slice()); }
+  stream() { return bodyStream(this); }
 }
 
 function normalBlobType(type) {

@@ -52,9 +52,9 @@ function slotUnusable(slot) {
 // slotStream gives the stream of a slot that has a body; the caller keeps it in the slot.
 function slotStream(slot) {
   if (isStreamSlot(slot)) return slot;
-  if (slot === CONSUMED) return consumedStream();
+  if (slot === CONSUMED) return new ReadableStream(STREAM_TOKEN, CONSUMED_STATE);
   if (isObject(slot) && isBlob(slot)) return slot.stream();
-  return bytesStream(() => slotBytes(slot));
+  return bodyStream(slot);
 }
 
 // slotBytes gives a slot's bytes; of everything but a stream at once. The slot
@@ -64,15 +64,27 @@ function slotBytes(slot) {
   if (slot === null) return new Uint8Array(0);
   if (slot === INCOMING) return __native.bodyBytes();
   if (isBlob(slot)) return blobBytes(slot);
-  if (isReadableStream(slot)) return collectStream(slot);
+  if (isReadableStream(slot)) {
+    const body = takeBody(slot);
+    return body === undefined ? collectStream(slot) : slotBytes(body);
+  }
   return slot;
 }
 
 // cloneSlot gives two slots with the same body: [what stays, what the clone gets].
 function cloneSlot(slot) {
-  if (isStreamSlot(slot)) return slot.tee();
+  if (isStreamSlot(slot)) {
+    const body = takeBody(slot);
+    return body === undefined ? slot.tee() : cloneSlot(body);
+  }
   if (slot !== null && typedArrayName(slot) === "Uint8Array") return [slot, slot.slice()];
   return [slot, slot];
+}
+
+// takeSlot gives what is to be read of a usable slot that is not null: the body of a
+// stream that nobody has touched.
+function takeSlot(slot) {
+  return isStreamSlot(slot) ? takeBody(slot) ?? slot : slot;
 }
 
 function unusable() {

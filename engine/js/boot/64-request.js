@@ -33,7 +33,8 @@ let nextRequest;
 class Request {
   #method = "GET";
   #url = null; // null while it is still with the engine
-  #headers = null; // a Headers object, a header list, or null while still with the engine
+  #list = null; // of its headers, null while still with the engine
+  #headers = null; // the Headers object of the list, once somebody has asked
   #body = null;
   #signal = null;
   #more = DEFAULT_REQUEST;
@@ -44,18 +45,17 @@ class Request {
       this.#incoming = true;
       return;
     }
-    needArguments(arguments.length, 1, "Request");
     init = dictionary(init, "Request options");
     const from = isObject(input) && #method in input ? input : null;
     if (from === null) {
       this.#url = requestURL(input);
-      this.#headers = [];
+      this.#list = [];
     } else {
       this.#method = from.#method;
       this.#url = from.url;
       this.#more = from.#more;
       this.#incoming = from.#incoming;
-      this.#headers = init?.headers === undefined ? from.#copyHeaders() : [];
+      this.#list = init?.headers === undefined ? from.#copyHeaders() : [];
     }
     if (init !== undefined) this.#apply(init);
     const signal = init?.signal;
@@ -73,7 +73,7 @@ class Request {
     if (has) {
       this.#body = bodySource(body);
       const type = bodyType(body, this.#body);
-      if (type !== null && listGet(this.#headers, "content-type") === null) this.#headers.push("content-type", type);
+      if (type !== null && !listHas(this.#list, "content-type")) this.#list.push("content-type", type);
     } else if (from !== null && body !== null && from.#body !== null) {
       if (slotUnusable(from.#body)) throw new TypeError("Cannot construct a Request with a Request object that has already been used.");
       // The body moves: the request it came from counts as read.
@@ -107,7 +107,7 @@ class Request {
       this.#more = more;
     }
     if (init.method !== undefined) this.#method = normalMethod(init.method);
-    if (init.headers !== undefined) fillList(this.#headers, init.headers);
+    if (init.headers !== undefined) fillList(this.#list, init.headers);
   }
 
   static {
@@ -124,10 +124,11 @@ class Request {
   get url() { return this.#url ??= __native.url(); }
 
   get headers() {
-    let h = this.#headers;
-    if (h === null) h = this.#headers = new Headers(HEADERS_TOKEN, __native.headers(), true);
-    else if (isArray(h)) h = this.#headers = new Headers(HEADERS_TOKEN, h, false);
-    return h;
+    const h = this.#headers;
+    if (h !== null) return h;
+    const incoming = this.#list === null;
+    if (incoming) this.#list = __native.headers();
+    return this.#headers = new Headers(HEADERS_TOKEN, this.#list, incoming);
   }
 
   get body() {
@@ -173,7 +174,7 @@ class Request {
     const r = new Request(INVOCATION);
     r.#method = this.#method;
     r.#url = this.#url;
-    r.#headers = this.#copyHeaders();
+    r.#list = this.#copyHeaders();
     r.#more = this.#more;
     r.#incoming = this.#incoming;
     if (r.#url === null) r.#url = this.url;
@@ -183,16 +184,17 @@ class Request {
   }
 
   #copyHeaders() {
-    const h = this.#headers;
-    if (h === null) return __native.headers();
-    return (isArray(h) ? h : headersOf(h)).slice();
+    return this.#list === null ? __native.headers() : this.#list.slice();
   }
 
   #take() {
     const slot = this.#body;
     if (slot === null) return null;
-    if (slotUnusable(slot)) return UNUSABLE;
-    if (!isStreamSlot(slot)) this.#body = CONSUMED;
+    if (typeof slot !== "string" && slot !== INCOMING) {
+      if (slotUnusable(slot)) return UNUSABLE;
+      if (isStreamSlot(slot)) return takeBody(slot) ?? slot;
+    }
+    this.#body = CONSUMED;
     return slot;
   }
 }

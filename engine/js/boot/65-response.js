@@ -1,4 +1,5 @@
 // Response (https://fetch.spec.whatwg.org/#response-class).
+const JSON_TOKEN = {};
 let sendResponse, isResponse;
 
 class Response {
@@ -6,17 +7,21 @@ class Response {
   // of its work: each costs as much as a call.
   #status = 200; // 0 for Response.error()
   #statusText = "";
-  #headers; // a header list, or a Headers object once somebody has asked
+  #list; // of its headers
+  #headers = null; // the Headers object of the list, once somebody has asked
   #body = null;
 
   constructor(body = null, init = undefined) {
-    if (init === undefined && typeof body === "string") {
-      this.#headers = ["content-type", TEXT_TYPE];
-      this.#body = body;
-      return;
+    if (init === undefined) {
+      if (typeof body === "string") {
+        this.#list = ["content-type", TEXT_TYPE];
+        this.#body = body;
+        return;
+      }
+      if (body === JSON_TOKEN) return; // json() does the rest
     }
     let status = 200;
-    const headers = this.#headers = [];
+    const headers = this.#list = [];
     if (init !== undefined && init !== null) {
       if (!isObject(init)) throw new TypeError("Response options must be an object");
       const s = init.status;
@@ -33,9 +38,7 @@ class Response {
     if (body !== null && body !== undefined) {
       if (isNullBodyStatus(status)) throw new TypeError(`Response with null body status cannot have body: ${status}`);
       const source = this.#body = typeof body === "string" ? body : bodySource(body);
-      let named = false;
-      for (let i = 0; i < headers.length && !named; i += 2) named = headers[i] === "content-type";
-      if (!named) {
+      if (!listHas(headers, "content-type")) {
         const type = typeof body === "string" ? TEXT_TYPE : bodyType(body, source);
         if (type !== null) headers.push("content-type", type);
       }
@@ -50,10 +53,12 @@ class Response {
     sendResponse = (r) => {
       const status = r.#status;
       if (status === 0) throw new TypeError("The handler returned Response.error(), which cannot be sent");
-      const slot = r.#body;
-      if (typeof slot !== "string" && slotUnusable(slot)) throw new TypeError("The handler returned a response whose body has already been read");
-      const h = r.#headers;
-      const list = isArray(h) ? h : headersOf(h);
+      let slot = r.#body;
+      if (slot !== null && typeof slot !== "string") {
+        if (slotUnusable(slot)) throw new TypeError("The handler returned a response whose body has already been read");
+        slot = takeSlot(slot);
+      }
+      const list = r.#list;
       if (slot === null || typeof slot === "string") {
         answer(status, list, slot);
         return undefined;
@@ -68,23 +73,24 @@ class Response {
   static error() {
     const r = new Response();
     r.#status = 0;
-    r.#headers = new Headers(HEADERS_TOKEN, [], true);
+    r.#list = [];
+    r.#headers = new Headers(HEADERS_TOKEN, r.#list, true);
     return r;
   }
 
   static json(data, init = undefined) {
-    needArguments(arguments.length, 1, "Response.json");
     const text = stringify(data);
     if (text === undefined) throw new TypeError("Response.json: the value is not JSON serializable");
-    const r = new Response(null, init);
     if (init === undefined) {
-      r.#headers = ["content-type", "application/json"];
+      const r = new Response(JSON_TOKEN);
+      r.#list = ["content-type", "application/json"];
       r.#body = text;
       return r;
     }
+    const r = new Response(null, init);
     if (isNullBodyStatus(r.#status)) throw new TypeError(`Response with null body status cannot have body: ${r.#status}`);
     r.#body = text;
-    if (listGet(r.#headers, "content-type") === null) r.#headers.push("content-type", "application/json");
+    if (!listHas(r.#list, "content-type")) r.#list.push("content-type", "application/json");
     return r;
   }
 
@@ -96,7 +102,8 @@ class Response {
     if (![301, 302, 303, 307, 308].includes(status)) throw new RangeError(`Invalid redirect status code ${status}`);
     const r = new Response();
     r.#status = status;
-    r.#headers = new Headers(HEADERS_TOKEN, ["location", serialiseURL(parsed)], true);
+    r.#list = ["location", serialiseURL(parsed)];
+    r.#headers = new Headers(HEADERS_TOKEN, r.#list, true);
     return r;
   }
 
@@ -108,8 +115,7 @@ class Response {
   get statusText() { return this.#statusText; }
 
   get headers() {
-    const h = this.#headers;
-    return isArray(h) ? this.#headers = new Headers(HEADERS_TOKEN, h, false) : h;
+    return this.#headers ??= new Headers(HEADERS_TOKEN, this.#list, false);
   }
 
   get body() {
@@ -139,8 +145,7 @@ class Response {
     const r = new Response();
     r.#status = this.#status;
     r.#statusText = this.#statusText;
-    const h = this.#headers;
-    r.#headers = (isArray(h) ? h : headersOf(h)).slice();
+    r.#list = this.#list.slice();
     [this.#body, r.#body] = cloneSlot(this.#body);
     return r;
   }
@@ -148,8 +153,11 @@ class Response {
   #take() {
     const slot = this.#body;
     if (slot === null) return null;
-    if (slotUnusable(slot)) return UNUSABLE;
-    if (!isStreamSlot(slot)) this.#body = CONSUMED;
+    if (typeof slot !== "string") {
+      if (slotUnusable(slot)) return UNUSABLE;
+      if (isStreamSlot(slot)) return takeBody(slot) ?? slot;
+    }
+    this.#body = CONSUMED;
     return slot;
   }
 }

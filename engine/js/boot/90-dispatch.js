@@ -3,6 +3,7 @@
 let target; // the module's default export
 let fetchHandler, scheduledHandler, queueHandler;
 let env;
+let kept; // see shapes, which would be freed otherwise
 
 function install(value) {
   const isClass = typeof value === "function" && /^class\b/.test(Function.prototype.toString.call(value));
@@ -26,6 +27,7 @@ function install(value) {
     defineProperty(env, pair.slice(0, at), { value: pair.slice(at + 1), enumerable: true });
   }
   freeze(env);
+  kept = shapes;
   // What each invocation needs is made here, before the snapshot: an invocation
   // finds it ready. One that follows another without a restore makes its own.
   live = newLive(new Request(INVOCATION), new ExecutionContext());
@@ -72,11 +74,19 @@ function dispatch(trigger, method, path, query, bodyLength) {
 function settle(value, then) {
   switch (settled(value)) {
     case -1:
-      if (isObject(value) && typeof value.then === "function") break;
-      return then(value);
+      if (!isObject(value) || typeof value.then !== "function") return then(value);
+      value = Promise.resolve(value);
+      break;
     case 1: return then(result(value));
   }
-  Promise.resolve(value).then(then).catch(__native.fail);
+  whenSettled(value, (v) => {
+    try {
+      const more = then(v);
+      if (more !== undefined) more.catch(__native.fail);
+    } catch (e) {
+      __native.fail(e);
+    }
+  }, __native.fail);
   return undefined;
 }
 
@@ -194,6 +204,12 @@ function dispatchQueue() {
     return end();
   });
 }
+
+// The shapes of what many invocations make; see keepShape in NATIVES.md.
+const shapes = [
+  new Response(""), new Headers(), new Request("http://localhost/"), new URL("http://localhost/"), new URLSearchParams(""),
+  new ReadableStream(STREAM_TOKEN, CONSUMED_STATE), { value: undefined, done: true },
+].map((v) => __native.keepShape(v));
 
 delete globalThis.gc;
 return { install, dispatch, tick };

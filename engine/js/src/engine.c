@@ -9,6 +9,8 @@
 //   host.h     what is imported: WASI and the module "casemate"
 //   hot.h      where what is written to often lies
 //   counts.h   reference counts that can stand still
+//   define.h   properties of new objects
+//   async.h    the promises of async functions
 //   heap.h     the allocator under QuickJS, laid out for snapshots
 //   quickjs    third party, unchanged but for the edits in build/edits.go
 //   text.h     UTF-8 and Latin-1 to strings and back

@@ -401,6 +401,21 @@ NATIVE(native_url_scan)
     return JS_TRUE;
 }
 
+NATIVE(native_when_settled)
+{
+    JSValueConst nobody[2] = {JS_UNDEFINED, JS_UNDEFINED};
+    UNUSED;
+    if (JS_PromiseState(ctx, argv[0]) < 0)
+        return JS_ThrowTypeError(ctx, "not a promise");
+    return perform_promise_then(ctx, argv[0], argv + 1, nobody) ? JS_EXCEPTION : JS_UNDEFINED;
+}
+
+NATIVE(native_keep_shape)
+{
+    UNUSED;
+    return keep_shape(ctx, JS_VALUE_GET_OBJ(argv[0]));
+}
+
 static const JSCFunctionListEntry natives[] = {
     JS_CFUNC_DEF("utf8Encode", 1, native_utf8_encode),
     JS_CFUNC_DEF("utf8EncodeInto", 2, native_utf8_encode_into),
@@ -416,6 +431,7 @@ static const JSCFunctionListEntry natives[] = {
     JS_CFUNC_DEF("print", 2, native_print),
     JS_CFUNC_DEF("environ", 0, native_environ),
     JS_CFUNC_DEF("settled", 1, native_settled),
+    JS_CFUNC_DEF("whenSettled", 3, native_when_settled),
     JS_CFUNC_DEF("result", 1, native_result),
     JS_CFUNC_DEF("url", 0, native_url),
     JS_CFUNC_DEF("headers", 0, native_headers),
@@ -428,7 +444,11 @@ static const JSCFunctionListEntry natives[] = {
     JS_CFUNC_DEF("fail", 1, native_fail),
     JS_CFUNC_DEF("urlScan", 2, native_url_scan),
     JS_CFUNC_DEF("headerName", 1, native_header_name),
-    JS_CFUNC_DEF("headerValue", 1, native_header_value),
+    JS_CFUNC_DEF("keepShape", 1, native_keep_shape),
+    JS_CFUNC_DEF("listAdd", 3, native_list_add),
+    JS_CFUNC_DEF("listHas", 2, native_list_has),
+    JS_CFUNC_DEF("listFill", 2, native_list_fill),
+    JS_CFUNC_DEF("headersInstall", 2, native_headers_install),
 };
 
 #endif

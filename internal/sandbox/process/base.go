@@ -74,6 +74,9 @@ func (p *process) preload() {
 	if p.runner.engine.open() != nil {
 		return // scripts are refused, with the reason
 	}
+	if !p.runner.runsScripts() {
+		return // compiling the engine takes seconds, which a node without scripts can spare
+	}
 	p.mu.Lock()
 	if p.dead || p.loads[baseID] != nil {
 		p.mu.Unlock()
@@ -87,6 +90,17 @@ func (p *process) preload() {
 			p.runner.logger.Warn("the JavaScript engine could not be loaded ahead", slog.Any("error", l.failure))
 		}
 	})
+}
+
+// runsScripts reports whether there is, or once was, a script on this node: only then
+// is the engine compiled already.
+func (r *Runner) runsScripts() bool {
+	r.scriptsBefore.Do(func() {
+		if _, ok := r.code.Get(r.codeKey(r.engine.digest)); ok {
+			r.scripts.Store(true)
+		}
+	})
+	return r.scripts.Load()
 }
 
 // base gives the loaded engine to a load, which keeps it in use until it is dropped.
@@ -115,6 +129,7 @@ func (p *process) askScript(v *function.Version, l *load) *sandbox.Error {
 	if err := e.open(); err != nil {
 		return &sandbox.Error{Kind: sandbox.BadModule, Public: err.Error()}
 	}
+	p.runner.scripts.Store(true)
 	base, failure := p.base(l)
 	if failure != nil {
 		if failure.Kind == sandbox.Lost {

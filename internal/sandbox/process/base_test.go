@@ -69,7 +69,24 @@ func TestScriptsShareOneEngine(t *testing.T) {
 func TestWarmProcessHasTheEngine(t *testing.T) {
 	t.Parallel()
 	s := &sandboxtest.Store{}
-	r := newRunner(t, s, withEngine)
+	code := &shelf{}
+	newer := func() *Runner {
+		return newRunner(t, s, func(c *Config) {
+			withEngine(c)
+			c.Code = code
+		})
+	}
+	// Nobody has deployed a script yet, so nothing is compiled for one.
+	r := newer()
+	b := &sandboxtest.Bench{T: t, Runner: r, Store: s}
+	b.Want(b.Version(sandboxtest.Hello()), "hello")
+	if n := code.compiled(); n != 1 || r.runsScripts() {
+		t.Errorf("compiled %d times, want the module alone", n)
+	}
+	b.Want(b.Version([]byte("1"), script), "1")
+
+	r = newer() // the same node, started again
+	b.Runner = r
 	warm := func() *load {
 		r.pool.mu.Lock()
 		defer r.pool.mu.Unlock()
@@ -93,7 +110,6 @@ func TestWarmProcessHasTheEngine(t *testing.T) {
 	}
 	var first *load
 	eventually(t, "a process has the engine before anybody calls", func() bool { first = warm(); return ready(first) })
-	b := &sandboxtest.Bench{T: t, Runner: r, Store: s}
 	b.Want(b.Version([]byte("1"), script), "1")
 	if loaded(t, r, baseID) != first {
 		t.Error("the namespace did not get the process that has the engine")

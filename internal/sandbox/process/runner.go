@@ -142,6 +142,9 @@ type Runner struct {
 	ticks     atomic.Int64 // of the watch; they pass while there is work
 	watching  chan struct{}
 
+	scripts       atomic.Bool // the engine is worth loading ahead
+	scriptsBefore sync.Once
+
 	mu      sync.Mutex
 	closed  bool
 	tenants map[string]*tenant

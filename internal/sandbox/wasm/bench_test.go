@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,8 +49,29 @@ func (e *engine) load(code []byte, entry function.Entry) *version {
 	return v
 }
 
+// machines holds what compiling gave, by digest: Go's guests take seconds, and many
+// under the race detector.
+var machines sync.Map
+
+type compilation struct {
+	once    sync.Once
+	machine []byte
+	failure *failure
+}
+
+// compileOnce compiles each module once for all tests. The result must not be changed.
+func compileOnce(code []byte) ([]byte, *failure) {
+	if len(code) < 64<<10 { // those that are drawn at random are not worth keeping
+		return compile(code, function.DigestOf(code))
+	}
+	v, _ := machines.LoadOrStore(function.DigestOf(code), &compilation{})
+	c := v.(*compilation)
+	c.once.Do(func() { c.machine, c.failure = compile(code, function.DigestOf(code)) })
+	return c.machine, c.failure
+}
+
 func (e *engine) tryLoad(code []byte, entry function.Entry, limits function.Limits) (*version, *failure) {
-	machine, f := compile(code, function.DigestOf(code))
+	machine, f := compileOnce(code)
 	if f != nil {
 		return nil, f
 	}

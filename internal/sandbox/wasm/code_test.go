@@ -17,7 +17,7 @@ import (
 
 func compiled(tb testing.TB, code []byte) []byte {
 	tb.Helper()
-	b, f := compile(code, function.DigestOf(code))
+	b, f := compileOnce(code)
 	if f != nil {
 		tb.Fatal(f)
 	}

@@ -96,7 +96,7 @@ func withClock(t *testing.T) (*engine, *testClock) {
 // prepared loads a version with a preparation.
 func (e *engine) prepared(code []byte, entry function.Entry, limits function.Limits, input string) (*version, *failure) {
 	e.tb.Helper()
-	machine, f := compile(code, function.DigestOf(code))
+	machine, f := compileOnce(code)
 	if f != nil {
 		e.tb.Fatal(f)
 	}

@@ -76,3 +76,18 @@ test("fetch is a function", () => [typeof fetch, fetch.length >= 1]);
 test("fetch bad url", () => fetch("not a url"));
 
 test("MIME type of blob()", async () => { const out = []; for (const t of ["text/html; charset=utf-8", "TEXT/HTML;Charset=\"UTF-8\"", "text/html;a=b;a=c", "nonsense", "a/b;", "a/b;=x;c", "a/b; x=\"q\\\"r\""]) out.push((await new Response("x", { headers: { "content-type": t } }).blob()).type); return out; });
+
+// A body's stream is made real only when somebody touches it; none of this may show.
+test("Response of a response's body", async () => { const a = new Response("abc", { status: 201, headers: { x: "1" } }); const b = new Response(a.body, a); const seen = [b.status, [...b.headers], a.bodyUsed, b.bodyUsed, a.body === b.body, b.body.locked]; return [seen, await b.text(), a.bodyUsed, b.bodyUsed, a.body.locked]; });
+test("text after body", async () => { const r = new Response("abc"); const s = r.body; return [s.locked, await r.text(), s.locked, r.bodyUsed, r.body === s, attempt(() => s.getReader()), await r.text().catch((e) => e.name)]; });
+test("json after body", async () => { const r = new Response("[1]"); r.body; return [await r.json(), r.bodyUsed]; });
+test("reader after body", async () => { const r = new Response("abc"); const reader = r.body.getReader(); const { value, done } = await reader.read(); return [Array.from(value), done, (await reader.read()).done, r.bodyUsed]; });
+test("locked body is unusable", async () => { const r = new Response("abc"); r.body.getReader(); return [r.bodyUsed, await r.text().catch((e) => e.name), attempt(() => new Response(r.body))]; });
+test("clone after body", async () => { const r = new Response("abc"); r.body; const c = r.clone(); return [r.bodyUsed, c.bodyUsed, await r.text(), await c.text()]; });
+test("tee of a body", async () => { const [a, b] = new Response("abc").body.tee(); return [await new Response(a).text(), await new Response(b).text()]; });
+test("cancel of a body", async () => { const r = new Response("abc"); await r.body.cancel(); return [r.bodyUsed, await r.text().catch((e) => e.name)]; });
+test("blob's stream", async () => { const b = new Blob(["abc"]); return [await new Response(b.stream()).text(), await b.text()]; });
+test("Request of a request with its body read", async () => { const a = new Request("http://x.test/", { method: "POST", body: "abc" }); a.body; const b = new Request(a); return [await b.text(), a.bodyUsed]; });
+test("Response.json without a value", () => attempt(() => Response.json()));
+test("async self resolution", async () => { let p; const f = async () => { await null; return p; }; p = f(); return p.then(() => "fulfilled", (e) => e.name); });
+test("async returns thenables", async () => { const order = []; const t = { then(f) { order.push("then"); f("t"); } }; const a = (async () => t)().then((v) => order.push(v)); const b = (async () => { throw t; })().catch((v) => order.push(v === t)); const c = (async () => ({ get then() { throw new RangeError("x"); } }))().catch((e) => order.push(e.name)); await Promise.all([a, b, c]); return order; });

@@ -45,3 +45,10 @@ test("Headers of response live", () => { const r = new Response("x"); r.headers.
 test("Headers of clone separate", () => { const r = new Response("x", { headers: { a: "1" } }); const c = r.clone(); c.headers.set("a", "2"); return [r.headers.get("a"), c.headers.get("a")]; });
 test("Headers value number", () => { const h = new Headers(); h.set("n", 5); h.append("n", true); return h.get("n"); });
 test("Headers name tokens", () => "!#$%&'*+-.^_`|~09azAZ (),/:;<=>?@[\\]{}\"\t\x7f".split("").map((c) => attempt(() => { new Headers({ [c]: "x" }); return true; })));
+test("Headers conversion may change the list", () => { const h = new Headers({ a: "1", b: "2", c: "3" }); h.set({ toString() { h.delete("a"); return "B"; } }, { toString() { h.append("z", "9"); h.append("b", "8"); return " new "; } }); return [...h]; });
+test("Headers set drops later ones", () => { const h = new Headers([["a", "1"], ["b", "2"], ["A", "3"], ["c", "4"], ["a", "5"]]); h.set("A", "x"); const one = [...h]; h.delete("a"); return [one, [...h], h.get("A"), h.has("C"), h.has("a")]; });
+test("Headers delete all", () => { const h = new Headers([["a", "1"], ["a", "2"], ["b", "3"], ["a", "4"], ["a", "5"]]); h.delete("A"); h.append("q", "r"); return [[...h], h.get("b")]; });
+test("Headers without arguments", () => ["append", "set", "delete", "get", "has"].map((m) => [attempt(() => new Headers()[m]()), attempt(() => Headers.prototype[m].call({}, "a", "b")), Headers.prototype[m].length, Headers.prototype[m].name]));
+test("Headers of many", () => { const h = new Headers(); for (let i = 0; i < 100; i++) h.append(`X-${i % 30}`, i); return [...h]; });
+test("Headers bad values", () => ["a\nb", "a\0", "\u0100", Symbol("s")].map((v) => attempt(() => { new Headers().set("a", v); return true; })));
+test("Headers changed while iterated", () => { const h = new Headers({ a: "1", b: "2" }); const out = []; for (const [k] of h) { out.push(k); if (out.length < 5) h.append(`${k}x`, "1"); h.set("b", "3"); } return out; });

@@ -20,7 +20,7 @@ func measures() []measure {
 		versus("js.hello.fresh", "JavaScript, the same source; workerd loads an isolate for each request", ours("hello-js"), workerd(true), 40),
 		versus("js.hono", "the same Hono app", ours("hono"), nodeHono, 0.5),
 		versus("js.framework", "JavaScript; the peer has no isolation", ours("hello-js"), framework, 0),
-		{"wasm.cold", []string{"c", "rust", "go", "go-handle", "js"}, cold},
+		{"wasm.cold", []string{"c", "rust", "go", "go-command", "js"}, cold},
 		{"wasm.fuel", []string{""}, fuelled},
 		{"wasm.restore.pages", []string{""}, restoring},
 		{"wasm.pause", []string{""}, pausing},

@@ -25,6 +25,14 @@ const connection = 3
 // guests' memory does not count. Compiling is what needs it.
 const heapLimit = 768 << 20
 
+// places is how many goroutines may run at once: as many guests as a function may have
+// at once unless its manifest says otherwise.
+const places = 64
+
+// gcPercent makes collections rare: a sandbox's own heap is small, and each collection
+// stops all guests for a moment, which lasts until the slowest has reached a tick.
+const gcPercent = 1600
+
 // Exit codes of a sandbox, for the node's log.
 const (
 	exitOK       = 0
@@ -43,10 +51,14 @@ func Main() int {
 }
 
 func run(args []string, clock func() time.Time) int {
-	// Asking for it stops the runtime from following the machine's settings, for
-	// which it would keep files open.
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	// A guest that computes keeps its place with Go's scheduler between two ticks, also
+	// while the kernel lets others go first. With no more places than processors, a few
+	// such guests would keep everybody else from running at all. (Setting it also stops
+	// the runtime from following the machine's settings, for which it would keep files
+	// open.)
+	runtime.GOMAXPROCS(max(places, runtime.NumCPU()))
 	debug.SetMemoryLimit(heapLimit)
+	debug.SetGCPercent(gcPercent)
 	plan, err := parsePlan(args)
 	if err != nil {
 		return die(os.Stderr, exitUsage, err)

@@ -87,7 +87,7 @@ func compile(module []byte, digest function.Digest) ([]byte, *failure) {
 	r := newRuntime(cache)
 	defer func() { _ = r.Close(ctx) }()
 	// A Go module has thousands of functions; who has just saved a file waits.
-	ctx = experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0))
+	ctx = experimental.WithCompilationWorkers(ctx, runtime.NumCPU())
 	_, machine, err := cache.Compile(ctx, r, out.Module)
 	if err != nil {
 		return nil, badModule("the module is not valid: %v", wire.Cut(err.Error(), 512))

@@ -15,11 +15,3 @@ func threadCPU() time.Duration {
 	}
 	return time.Duration(ts.Nano())
 }
-
-// demotion is how much the rank of a thread falls (setpriority(2)): it gets about a
-// tenth of a processor that others want, and all of one that nobody wants.
-const demotion = 10
-
-// demoteThread makes the calling thread give way to others from now on. Where it is
-// not allowed, nothing changes.
-func demoteThread() { _ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), demotion) }

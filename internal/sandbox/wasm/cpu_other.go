@@ -6,6 +6,3 @@ import "time"
 
 // threadCPU is not known here. Time on the clock is the nearest upper bound.
 func threadCPU() time.Duration { return time.Duration(time.Now().UnixNano()) } //nolint:forbidigo // a difference is all that counts
-
-// demoteThread does nothing here.
-func demoteThread() {}

@@ -39,26 +39,6 @@ type worker struct {
 	crew    *crew
 	leading bool
 	held    int // answers that were put down and not sent yet
-	// demoted is set when the thread gave up its rank for a guest that takes long. A
-	// thread cannot get it back, so it ends with its worker.
-	demoted bool
-}
-
-// longRun is the processor's time after which a guest is taken for one that computes,
-// and makes way for those that answer at once.
-const longRun = 5 * time.Millisecond
-
-// makeWay lets others go first: those of this process now, and, from when the guest
-// has run for long, whatever waits for this processor, the node included.
-func (w *worker) makeWay(ran time.Duration) {
-	if w == nil || w.leading {
-		return
-	}
-	if ran > longRun && !w.demoted {
-		w.demoted = true
-		demoteThread()
-	}
-	runtime.Gosched()
 }
 
 // mostHeld is how many answers a leader puts down before it sends them, when more
@@ -70,7 +50,7 @@ const mostHeld = 8
 const longGuest = 60 * time.Microsecond
 
 func newCrew(s *server, r *wire.Reader) *crew {
-	most := 2 * runtime.GOMAXPROCS(0)
+	most := 2 * runtime.NumCPU()
 	return &crew{srv: s, reader: r, most: most, baton: make(chan struct{}, most), ended: make(chan struct{})}
 }
 
@@ -85,14 +65,11 @@ func (c *crew) run() error {
 // work is a worker's life. It begins with the lead.
 func (c *crew) work() {
 	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	w := &worker{crew: c}
 	for {
 		if err := w.lead(); !w.leading {
-			if w.demoted {
-				return // with the thread, since it is locked
-			}
 			if !c.park() {
-				runtime.UnlockOSThread()
 				return
 			}
 		} else {
@@ -138,7 +115,7 @@ func (w *worker) do(i *invocation) {
 	i.worker = w
 	others := c.running.Add(1) - 1
 	defer c.running.Add(-1)
-	if c.reader.Buffered() && int(others)+1 < runtime.GOMAXPROCS(0) && i.v.usual() > longGuest {
+	if c.reader.Buffered() && int(others)+1 < runtime.NumCPU() && i.v.usual() > longGuest {
 		w.pass()
 	}
 	i.run()

@@ -80,11 +80,9 @@ func (i *invocation) tick(mod api.Module) {
 		c.resumeFrom(c.again(i, mod.Memory(), append([]uint64(nil), c.params...)))
 	}
 	i.spend()
-	ran := threadCPU() - i.cpuStart
-	if i.fuelSpent > i.fuelLimit || ran > i.cpuLimit {
+	if i.fuelSpent > i.fuelLimit || threadCPU()-i.cpuStart > i.cpuLimit {
 		panic(&stopped{sandbox.CPU})
 	}
-	i.worker.makeWay(ran)
 	i.log.flushAfter(now, flushEvery)
 	i.refuel()
 }

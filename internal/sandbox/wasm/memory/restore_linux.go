@@ -93,10 +93,9 @@ func (l *Linear) scan(end uint64) error {
 		}
 		for _, r := range regions {
 			if n := r.end - r.start; n > room {
-				if err := l.drop(r.start, r.end); err != nil {
-					return err
-				}
-				continue
+				// All that is above goes at once: giving thousands of pages back one by one
+				// would hold up whoever faults in this process meanwhile.
+				return l.drop(r.start, end)
 			} else if !sorting {
 				room -= n
 				l.copyBack(r.start, r.end)

@@ -86,7 +86,8 @@ func TestExamplesGlueDoesNotDrift(t *testing.T) {
 		copies = append(copies, copied{e.Dir, e.Function.Name, e.Function.Config.Runtime})
 	}
 	measured := filepath.Join(filepath.Dir(examplesDir(t)), "bench", "functions")
-	copies = append(copies, copied{filepath.Join(measured, "hello-go"), "hello-go", "go"}, copied{filepath.Join(measured, "hello-c"), "hello-c", "c"})
+	copies = append(copies, copied{filepath.Join(measured, "hello-go"), "hello-go", "go"}, copied{filepath.Join(measured, "hello-c"), "hello-c", "c"},
+		copied{filepath.Join(measured, "hello-rust"), "hello-rust", "rust"})
 	for _, e := range copies {
 		fresh := t.TempDir()
 		files, err := scaffold.Write(fresh, e.name, e.runtime)

@@ -210,30 +210,25 @@ func (v *version) bootFirst() error {
 	// As in an invocation, the thread's clock is the guest's.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	mem, err := v.newMemory(v.program.base)
+	from, image := fromStart, v.program.base
+	if booted := v.program.booted; booted != nil {
+		from, image = fromPrepare, booted.image
+	}
+	mem, err := v.newMemory(image)
 	if err != nil {
 		return err
 	}
 	i := v.srv.takeInvocation(v)
 	defer v.srv.giveInvocation(i)
-	from := fromStart
-	if booted := v.program.booted; booted != nil {
-		from = fromPrepare
-		err = v.mapState(mem, booted)
-	}
-	var in *instance
-	if err == nil {
-		in, err = v.first(i, mem, from)
-	}
+	in, err := v.first(i, mem, from)
 	if err != nil {
 		v.denied = mem != nil && mem.Denied()
-		v.dropMemory(mem)
+		dropMemory(mem)
 		return err
 	}
 	if v.spec.Base {
 		v.program.booted = v.ready
-		in.close()
-		v.dropMemory(mem)
+		in.discard()
 		return nil
 	}
 	v.keep(in)
@@ -297,24 +292,22 @@ func (v *version) spawn(i *invocation) (*instance, error) {
 	if v.resumable() {
 		return v.spawnCommand(i)
 	}
-	mem, err := v.newMemory(nil)
+	mem, err := v.newMemory(v.ready.image)
 	if err != nil {
 		return nil, err
 	}
-	if err = v.mapState(mem, v.ready); err == nil {
-		var in *instance
-		if in, err = v.instantiate(mem); err == nil {
-			settle(mem)
-			if in.assume(v.ready) {
-				in.enter(exportHandle)
-				return in, nil
-			}
-			in.close()
-			err = errors.New("the engine does not let memory grow from outside")
-		}
+	in, err := v.instantiate(mem)
+	if err != nil {
+		dropMemory(mem)
+		return nil, err
 	}
-	v.dropMemory(mem)
-	return nil, err
+	settle(mem)
+	if !in.assume(v.ready) {
+		in.discard()
+		return nil, errors.New("the engine does not let memory grow from outside")
+	}
+	in.enter(exportHandle)
+	return in, nil
 }
 
 // spawnCommand boots a further instance of a command, since a checkpoint cannot move
@@ -325,14 +318,15 @@ func (v *version) spawnCommand(i *invocation) (*instance, error) {
 		return nil, err
 	}
 	in, err := v.instantiate(mem)
-	if err == nil {
-		if err = v.alike(i, in); err == nil {
-			return in, nil
-		}
-		in.close()
+	if err != nil {
+		dropMemory(mem)
+		return nil, err
 	}
-	v.dropMemory(mem)
-	return nil, err
+	if err := v.alike(i, in); err != nil {
+		in.discard()
+		return nil, err
+	}
+	return in, nil
 }
 
 func (v *version) alike(i *invocation, in *instance) error {

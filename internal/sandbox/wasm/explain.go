@@ -33,7 +33,7 @@ func (i *invocation) explain(err error, denied bool) *failure {
 	var code exitCode
 	switch {
 	case errors.As(err, &halt):
-		f.kind, f.public = halt.kind, i.stopText(halt.kind)
+		f.kind, f.public = halt.kind, i.v.stopText(halt.kind)
 	case errors.Is(err, errNoMemory):
 		f.kind, f.public = sandbox.Unavailable, "no memory is left for another invocation; try again later"
 	case denied:
@@ -55,8 +55,8 @@ func (i *invocation) explain(err error, denied bool) *failure {
 }
 
 // stopText says for the caller why a guest was stopped.
-func (i *invocation) stopText(kind sandbox.Kind) string {
-	limits := &i.v.spec.Limits
+func (v *version) stopText(kind sandbox.Kind) string {
+	limits := &v.spec.Limits
 	switch kind {
 	case sandbox.Timeout:
 		return fmt.Sprintf("the function did not finish within %v", limits.Timeout)
@@ -103,7 +103,7 @@ func (v *version) explainBoot(err error) *failure {
 	case errors.As(err, &halt) && halt.kind == sandbox.Canceled:
 		return unavailable(err)
 	case errors.As(err, &halt):
-		f.public += ": " + v.stopWord(halt.kind)
+		f.public += ": " + v.stopText(halt.kind)
 	case v.denied:
 		f.kind = sandbox.Memory
 		f.public = fmt.Sprintf("the function needs more than its %s of memory to start; raise memory in the manifest",
@@ -123,9 +123,4 @@ func (v *version) explainBoot(err error) *failure {
 		f.public += ": " + wire.Cut(v.said, maxSaid)
 	}
 	return f
-}
-
-func (v *version) stopWord(kind sandbox.Kind) string {
-	i := invocation{v: v}
-	return i.stopText(kind)
 }

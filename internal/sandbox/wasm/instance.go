@@ -169,6 +169,12 @@ func (in *instance) restore(st *state) bool {
 
 func (in *instance) close() { _ = in.module.Close(context.Background()) }
 
+// discard closes the instance and lets go of its memory.
+func (in *instance) discard() {
+	in.close()
+	dropMemory(in.memory)
+}
+
 // stackView reads the size of a function's call stack. The engine offers no limit
 // of its own, so this reads, never writes, the length of one of its fields.
 type stackView struct{ field reflect.Value }

@@ -222,13 +222,13 @@ func (i *invocation) fromNothing() error {
 		return err
 	}
 	if !begin(mem, i.v.start) {
-		i.v.dropMemory(mem)
+		dropMemory(mem)
 		return errNoMemory
 	}
 	in, err := i.v.program.instantiate(mem)
 	if err != nil {
 		end(mem)
-		i.v.dropMemory(mem)
+		dropMemory(mem)
 		return err
 	}
 	in.once = true

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -251,9 +250,6 @@ func (s *server) finishLoad(stream uint32, l *loading) {
 		return
 	}
 	s.work.Go(func() {
-		// A boot's time is its thread's.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
 		v, f := s.load(l.spec, l.code)
 		s.mu.Lock()
 		delete(s.loading, stream)

@@ -74,7 +74,7 @@ func (v *version) resumable() bool {
 	return v.ready != nil && v.spec.Entry == function.EntryCommand
 }
 
-// newMemory reserves memory with an image, or with nothing mapped when image is nil.
+// newMemory gives memory with the image mapped, nil when the module has no memory.
 func (v *version) newMemory(image *memory.Image) (*memoryOf, error) {
 	if !v.program.code.HasMemory {
 		return nil, nil
@@ -91,9 +91,6 @@ func (v *version) newMemory(image *memory.Image) (*memoryOf, error) {
 			return nil, err
 		}
 	}
-	if image == nil {
-		return mem, nil
-	}
 	if err := mem.Map(image); err != nil {
 		mem.Close()
 		return nil, err
@@ -101,18 +98,10 @@ func (v *version) newMemory(image *memory.Image) (*memoryOf, error) {
 	return mem, nil
 }
 
-func (v *version) dropMemory(mem *memoryOf) {
+func dropMemory(mem *memoryOf) {
 	if mem != nil {
 		mem.Close()
 	}
-}
-
-// mapState lays the image of a state under a memory, if there are both.
-func (v *version) mapState(mem *memoryOf, st *state) error {
-	if mem == nil {
-		return nil
-	}
-	return mem.Map(st.image)
 }
 
 // settle undoes what instantiating wrote over a mapped image.
@@ -158,8 +147,7 @@ func (v *version) restored(in *instance) {
 		v.keep(in)
 		return
 	}
-	in.close()
-	v.dropMemory(in.memory)
+	in.discard()
 }
 
 // keep adds a restored instance to those that are ready.
@@ -171,8 +159,7 @@ func (v *version) keep(in *instance) {
 	}
 	v.mu.Unlock()
 	if !ok {
-		in.close()
-		v.dropMemory(in.memory)
+		in.discard()
 	}
 }
 
@@ -228,8 +215,7 @@ func (v *version) unload() {
 	last := v.leave()
 	v.mu.Unlock()
 	for _, in := range idle {
-		in.close()
-		v.dropMemory(in.memory)
+		in.discard()
 	}
 	for _, mem := range spare {
 		mem.Close()

@@ -38,7 +38,7 @@ type rule struct {
 }
 
 var (
-	leaves     = []string{"internal/function", "internal/state", "internal/event", "internal/durable"}
+	leaves     = []string{"internal/function", "internal/state", "internal/event", "internal/durable", "internal/jsontext"}
 	mechanisms = []string{"internal/sandbox", "internal/bus", "internal/vault", "internal/registry", "internal/audit", "internal/identity"}
 	doors      = []string{"internal/gateway", "internal/control"}
 )

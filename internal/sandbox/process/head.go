@@ -1,9 +1,9 @@
 package process
 
 import (
-	"encoding/json"
 	"strconv"
 
+	"github.com/casemate-dev/casemate/internal/jsontext"
 	"github.com/casemate-dev/casemate/internal/sandbox"
 )
 
@@ -11,24 +11,24 @@ import (
 // what encoding/json makes of the head, but for the order of names in a map, which
 // means nothing: that package would sort them, for each request.
 func appendHead(b []byte, h *sandbox.Head) []byte {
-	b = appendText(append(b, `{"id":`...), h.ID)
-	b = appendText(append(b, `,"method":`...), h.Method)
-	b = appendText(append(b, `,"path":`...), h.Path)
+	b = jsontext.Append(append(b, `{"id":`...), h.ID)
+	b = jsontext.Append(append(b, `,"method":`...), h.Method)
+	b = jsontext.Append(append(b, `,"path":`...), h.Path)
 	if h.Query != "" {
-		b = appendText(append(b, `,"query":`...), h.Query)
+		b = jsontext.Append(append(b, `,"query":`...), h.Query)
 	}
 	b = appendHeaders(append(b, `,"headers":`...), h.Headers)
 	if len(h.Params) > 0 {
 		b = append(b, `,"params":{`...)
 		for name, value := range h.Params {
-			b = append(appendText(b, name), ':')
-			b = append(appendText(b, value), ',')
+			b = append(jsontext.Append(b, name), ':')
+			b = append(jsontext.Append(b, value), ',')
 		}
 		b[len(b)-1] = '}'
 	}
-	b = appendText(append(b, `,"trigger":`...), h.Trigger)
+	b = jsontext.Append(append(b, `,"trigger":`...), h.Trigger)
 	if h.Caller != "" {
-		b = appendText(append(b, `,"caller":`...), h.Caller)
+		b = jsontext.Append(append(b, `,"caller":`...), h.Caller)
 	}
 	if h.Deadline != 0 {
 		b = strconv.AppendInt(append(b, `,"deadline":`...), h.Deadline, 10)
@@ -42,7 +42,7 @@ func appendHeaders(b []byte, headers map[string][]string) []byte {
 	}
 	b = append(b, '{')
 	for name, values := range headers {
-		b = append(appendText(b, name), ':')
+		b = append(jsontext.Append(b, name), ':')
 		switch {
 		case values == nil:
 			b = append(b, "null"...)
@@ -51,7 +51,7 @@ func appendHeaders(b []byte, headers map[string][]string) []byte {
 		default:
 			b = append(b, '[')
 			for _, v := range values {
-				b = append(appendText(b, v), ',')
+				b = append(jsontext.Append(b, v), ',')
 			}
 			b[len(b)-1] = ']'
 		}
@@ -62,27 +62,4 @@ func appendHeaders(b []byte, headers map[string][]string) []byte {
 	}
 	b[len(b)-1] = '}'
 	return b
-}
-
-// appendText appends s as a JSON string. What needs escaping is left to
-// encoding/json.
-func appendText(b []byte, s string) []byte {
-	for i := range len(s) {
-		if !plain(s[i]) {
-			escaped, err := json.Marshal(s)
-			if err != nil {
-				panic("process: encoding/json refused a string: " + err.Error()) // it never does
-			}
-			return append(b, escaped...)
-		}
-	}
-	b = append(b, '"')
-	b = append(b, s...)
-	return append(b, '"')
-}
-
-// plain reports characters that stand for themselves in what encoding/json writes:
-// printable ASCII but for the quote, the backslash and what HTML reserves.
-func plain(c byte) bool {
-	return ' ' <= c && c <= '~' && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&'
 }

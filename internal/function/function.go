@@ -42,6 +42,12 @@ const (
 	MaxLogLimit        int64 = 1 << 20
 	DefaultConcurrency       = 64
 	MaxConcurrency           = 1000
+
+	// Of native versions only.
+	DefaultScratch   int64 = 64 << 20
+	MaxScratch       int64 = 512 << 20
+	DefaultProcesses       = 64
+	MaxProcesses           = 1024
 )
 
 // Digest names content: "sha256:" and 64 lower-case hex digits.
@@ -124,6 +130,32 @@ const (
 	RuntimeTypeScript     Runtime = "ts" // the same, bundled from TypeScript
 )
 
+// The runtimes of the native tier: each version is a zip archive with the files of
+// one folder, and runs in a locked-down process of its own.
+const (
+	RuntimeProvided Runtime = "provided" // an executable named bootstrap that speaks the AWS Lambda Runtime API
+	RuntimeNodeJS   Runtime = "nodejs"   // a Lambda handler for Node.js
+	RuntimePython   Runtime = "python"   // a Lambda handler for Python
+	RuntimeHTTP     Runtime = "http"     // a server that listens on $PORT (Cloud Run, Knative)
+	RuntimeAzure    Runtime = "azure"    // an Azure Functions custom handler
+)
+
+// Native reports whether versions of that runtime run in the native tier.
+func (r Runtime) Native() bool {
+	switch r {
+	case RuntimeProvided, RuntimeNodeJS, RuntimePython, RuntimeHTTP, RuntimeAzure:
+		return true
+	default:
+		return false
+	}
+}
+
+// Lambda reports whether versions of that runtime take their work from the AWS
+// Lambda Runtime API.
+func (r Runtime) Lambda() bool {
+	return r == RuntimeProvided || r == RuntimeNodeJS || r == RuntimePython
+}
+
 // Script reports whether versions of that runtime hold source text, one ES module
 // in UTF-8, in place of a WebAssembly module.
 func (r Runtime) Script() bool { return r == RuntimeJavaScript || r == RuntimeTypeScript }
@@ -144,15 +176,30 @@ const (
 // Isolation says what separates two invocations of one version.
 type Isolation string
 
-// IsolationInvocation gives every invocation a state nobody used before.
-const IsolationInvocation Isolation = "invocation"
+const (
+	// IsolationInvocation gives every invocation a state nobody used before.
+	IsolationInvocation Isolation = "invocation"
+	// IsolationInstance lets one sandbox serve many invocations of one version, one
+	// after the other. Native versions have it unless they ask for the other.
+	IsolationInstance Isolation = "instance"
+)
+
+// SandboxKind asks for a kind of sandbox other than the tier's own.
+type SandboxKind string
+
+// SandboxGVisor puts a kernel of its own, in user space, between a native version
+// and the machine's.
+const SandboxGVisor SandboxKind = "gvisor"
 
 // Config is everything besides the code that decides how a version behaves. It
 // is complete: no default is left open, so that its digest pins behaviour.
 type Config struct {
 	Runtime     Runtime           `json:"runtime"`
-	Entry       Entry             `json:"entry"`
+	Entry       Entry             `json:"entry"` // empty for native versions
 	Isolation   Isolation         `json:"isolation"`
+	Sandbox     SandboxKind       `json:"sandbox,omitempty"`
+	Handler     string            `json:"handler,omitempty"` // nodejs, python: module.function, as AWS has it
+	Command     []string          `json:"command,omitempty"` // http, azure: a file of the version, or node or python3; then arguments
 	Limits      Limits            `json:"limits"`
 	Environment map[string]string `json:"environment,omitempty"`
 	HTTP        []HTTPTrigger     `json:"http,omitempty"`
@@ -169,8 +216,10 @@ type Limits struct {
 	Calls       int64         `json:"calls,omitempty"` // of the host, by one invocation; zero as in CPU, see HostCalls
 	Output      int64         `json:"output"`
 	Log         int64         `json:"log"`
-	Concurrency int           `json:"concurrency"` // most invocations at once
-	Reserved    int           `json:"reserved"`    // places no other function can take
+	Concurrency int           `json:"concurrency"`         // most invocations at once
+	Reserved    int           `json:"reserved"`            // places no other function can take
+	Scratch     int64         `json:"scratch,omitempty"`   // of /tmp, native versions only; part of Memory
+	Processes   int           `json:"processes,omitempty"` // and threads at once, native versions only
 }
 
 // ComputeTime is the limit CPU, never zero.

@@ -118,6 +118,7 @@ const (
 	Output      Kind = "output"      // the answer exceeds its limit
 	Trap        Kind = "trap"        // the guest trapped
 	Exit        Kind = "exit"        // the guest exited with a non-zero code
+	Fault       Kind = "fault"       // the guest reported that it failed; see Error.Fault
 	BadAnswer   Kind = "bad-answer"  // the answer has no valid head
 	BadModule   Kind = "bad-module"  // the artifact is not code we run
 	Tampered    Kind = "tampered"    // the artifact does not match its digest
@@ -131,6 +132,9 @@ type Error struct {
 	Kind   Kind
 	Public string
 	Cause  error
+	// Fault is what the guest says of its failure: JSON in the form of the Lambda
+	// Runtime API. Only callers of the function's own raw interface may see it.
+	Fault []byte
 }
 
 // Error is for logs.

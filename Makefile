@@ -20,7 +20,7 @@ run: build
 
 ## build: build bin/casemate, and the JavaScript engine in it when its sources changed
 .PHONY: build
-build: engine
+build: engine box
 	@mkdir -p bin
 	@echo "building $(BIN) $(VERSION)"
 	@go build -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/casemate
@@ -30,9 +30,14 @@ build: engine
 engine:
 	@go run ./engine/js/build $(if $(CASEMATE_REQUIRE_TOOLCHAINS),,-optional)
 
+## box: build the small program that bin/casemate carries to start native functions with
+.PHONY: box
+box:
+	@go run ./cmd/casemate-box/build
+
 ## check: format, lint, architecture and short tests under the race detector
 .PHONY: check
-check: tools engine
+check: tools engine box
 	@$(TOOLS)/golangci-lint fmt --diff
 	@$(TOOLS)/golangci-lint run
 	@go test -count=1 ./test/architecture

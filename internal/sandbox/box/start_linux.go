@@ -1,0 +1,487 @@
+package box
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/casemate-dev/casemate/internal/sandbox/box/message"
+)
+
+// inside is what a Box has on Linux.
+type inside struct {
+	b    *Broker
+	id   uint64
+	conn *net.UnixConn
+
+	started chan told     // the first thing that the init says
+	heard   chan struct{} // closed when the init says nothing any more
+	done    chan struct{}
+	exit    Exit // before done is closed: finish's alone
+
+	mu      sync.Mutex
+	lacks   map[string]string // measures that the init went without
+	next    uint64
+	asked   map[uint64]chan told
+	guest   *syscall.WaitStatus
+	killing bool
+}
+
+// initThreads is how many threads of the init count against a box's limit on processes.
+const initThreads = 8
+
+// told is what the init says, with its descriptors.
+type told struct {
+	*message.Told
+	fds []int
+	err error
+}
+
+func (b *Broker) newBox(conn *net.UnixConn) *Box {
+	return &Box{inside: inside{
+		b: b, conn: conn, started: make(chan told, 1), heard: make(chan struct{}), done: make(chan struct{}),
+		asked: map[uint64]chan told{},
+	}}
+}
+
+// begin is called once, when the broker has started the init.
+func (x *Box) begin(id uint64, pidfd int) {
+	x.id, x.ID = id, x.b.boxName(id)
+	f := os.NewFile(uintptr(pidfd), "init")
+	x.PID = pidOf(f)
+	_ = f.Close()
+}
+
+// Start starts a box and returns when its program was executed. The files in the Spec
+// stay the caller's.
+func (b *Broker) Start(ctx context.Context, s Spec) (*Box, error) {
+	spec, fds, err := b.order(&s)
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := unixConn(ours)
+	if err != nil {
+		return nil, errors.Join(err, theirs.Close())
+	}
+	if err := send(conn, spec, fds...); err != nil {
+		return nil, errors.Join(&Error{Step: "sending the order to the init", Err: err}, conn.Close(), theirs.Close())
+	}
+	start := &message.Start{Memory: s.Memory, Processes: s.Processes, CPUPercent: s.CPUPercent}
+	if s.Root != nil {
+		start.Root = s.Root.id
+	}
+	if s.Code != nil {
+		start.Code = s.Code.id
+	}
+	if start.Processes > 0 {
+		start.Processes += initThreads
+	}
+	x := b.newBox(conn)
+	go x.listen()
+	_, _, err = b.callFor(x, &message.Request{Op: message.OpStart, Start: start}, int(theirs.Fd()))
+	_ = theirs.Close()
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	if err := x.await(ctx); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// order makes the init's part of a Spec, and the descriptors that go with it.
+func (b *Broker) order(s *Spec) (*message.Spec, []int, error) {
+	spec := &message.Spec{
+		Program: s.Program, Args: s.Args, Env: s.Env, Dir: s.Dir, Stdout: s.Stdout != nil, Stderr: s.Stderr != nil,
+		Executable: s.Executable != nil, Files: len(s.Files), Proc: s.Proc, Tmp: s.Tmp, TmpInodes: s.TmpInodes,
+		Filter: s.Filter, Landlock: true,
+	}
+	switch {
+	case len(s.Args) == 0:
+		return nil, nil, &Error{Step: "checking the order", Err: errors.New("there are no arguments")}
+	case (s.Executable == nil) == (s.Program == ""):
+		return nil, nil, &Error{Step: "checking the order", Err: errors.New("there must be a program or an executable")}
+	case len(s.Filter)%8 != 0 || len(s.Filter) > 8*unix.BPF_MAXINSNS:
+		return nil, nil, &Error{Step: "checking the order", Err: errors.New("the filter is not a seccomp program")}
+	}
+	if spec.TmpInodes == 0 {
+		spec.TmpInodes = DefaultTmpInodes
+	}
+	for _, l := range s.Listen {
+		spec.Listen = append(spec.Listen, l.String())
+	}
+	spec.Limits = limits(s, b.rootful)
+	var fds []int
+	for _, f := range append([]*os.File{s.Stdout, s.Stderr, s.Executable}, s.Files...) {
+		if f != nil {
+			fds = append(fds, int(f.Fd()))
+		}
+	}
+	return spec, fds, nil
+}
+
+// limits are the resource limits of the guest.
+func limits(s *Spec, ownUID bool) []message.Limit {
+	or := func(v, def uint64) uint64 {
+		if v == 0 {
+			return def
+		}
+		return v
+	}
+	all := []message.Limit{
+		// One byte, not none: the kernel hands a dump to a program that the host has set
+		// even when the limit is 0, but not when it is 1 (fs/coredump.c).
+		{Name: "core dumps", Resource: unix.RLIMIT_CORE, Value: 1},
+		{Name: "file size", Resource: unix.RLIMIT_FSIZE, Value: or(s.FileSize, DefaultFileSize)},
+		{Name: "open files", Resource: unix.RLIMIT_NOFILE, Value: or(s.OpenFiles, DefaultOpenFiles)},
+		{Name: "locked memory", Resource: unix.RLIMIT_MEMLOCK, Value: 0},
+		{Name: "message queues", Resource: unix.RLIMIT_MSGQUEUE, Value: 0},
+	}
+	if s.Processes > 0 && ownUID {
+		// The kernel counts by user, so this is for a user of its own only.
+		all = append(all, message.Limit{Name: "processes", Resource: unix.RLIMIT_NPROC, Value: uint64(s.Processes)})
+	}
+	if s.AddressSpace > 0 {
+		all = append(all, message.Limit{Name: "address space", Resource: unix.RLIMIT_AS, Value: s.AddressSpace})
+	}
+	return all
+}
+
+// await waits until the program runs.
+func (x *Box) await(ctx context.Context) error {
+	var t told
+	var err error
+	select {
+	case t = <-x.started:
+	case <-x.heard:
+		select {
+		case t = <-x.started:
+		default:
+			err = &Error{Step: "starting the box", Err: ErrEnded}
+		}
+	case <-ctx.Done():
+		err = &Error{Step: "starting the box", Err: context.Cause(ctx)}
+	}
+	if err == nil && t.Failure != nil {
+		err = asError(t.Failure)
+	}
+	if err == nil {
+		err = t.err
+	}
+	if err != nil {
+		x.Kill()
+		<-x.done
+		if errors.Is(err, ErrEnded) && x.exit.OOM {
+			err = &Error{Step: "starting the box", Err: syscall.ENOMEM}
+		}
+	}
+	return err
+}
+
+func (x *Box) listeners(fds []int) error {
+	var first error
+	for _, fd := range fds {
+		f := os.NewFile(uintptr(fd), "listener")
+		l, err := net.FileListener(f)
+		_ = f.Close()
+		if err != nil {
+			first = &Error{Step: "taking over a listener", Err: err}
+			continue
+		}
+		x.Listeners = append(x.Listeners, l)
+	}
+	return first
+}
+
+// listen hears what the init says, until it is gone.
+func (x *Box) listen() {
+	defer close(x.heard)
+	buf, oob := make([]byte, 4<<10), make([]byte, unix.CmsgSpace(4*message.MaxFDs))
+	first := true
+	for {
+		t := told{Told: new(message.Told)}
+		var err error
+		if t.fds, err = receive(x.conn, buf, oob, t.Told); err != nil {
+			break
+		}
+		if first {
+			first = false
+			oob = oob[:unix.CmsgSpace(4)] // one descriptor at most, from now on
+			t.err = x.listeners(t.fds)
+			x.mu.Lock()
+			x.lacks = t.Missing
+			x.mu.Unlock()
+			x.started <- t
+			continue
+		}
+		x.mu.Lock()
+		if t.Exited {
+			s := syscall.WaitStatus(t.Status)
+			x.guest = &s
+		}
+		ch := x.asked[t.ID]
+		delete(x.asked, t.ID)
+		x.mu.Unlock()
+		if ch != nil {
+			ch <- t
+		} else {
+			message.Close(t.fds)
+		}
+	}
+	x.mu.Lock()
+	asked := x.asked
+	x.asked = nil
+	x.mu.Unlock()
+	for _, ch := range asked {
+		close(ch)
+	}
+}
+
+// finish ends a box whose processes and groups are gone.
+func (x *Box) finish(e *message.Ended) {
+	<-x.heard
+	_ = x.conn.Close()
+	for _, l := range x.Listeners {
+		_ = l.Close()
+	}
+	s := syscall.WaitStatus(e.Status)
+	x.mu.Lock()
+	if x.guest != nil {
+		s = *x.guest
+	}
+	x.mu.Unlock()
+	x.exit = Exit{Code: s.ExitStatus(), OOM: e.OOM, CPU: time.Duration(e.Usage.CPU), MemoryPeak: e.Usage.MemoryPeak}
+	if s.Signaled() {
+		x.exit.Signal = s.Signal()
+	}
+	close(x.done)
+}
+
+// ask has the init do something.
+func (x *Box) ask(ctx context.Context, op string, signal int) (told, error) {
+	ch := make(chan told, 1)
+	x.mu.Lock()
+	if x.asked == nil {
+		x.mu.Unlock()
+		return told{}, &Error{Step: "asking the init", Err: ErrEnded}
+	}
+	x.next++
+	id := x.next
+	x.asked[id] = ch
+	x.mu.Unlock()
+	if err := send(x.conn, &message.Ask{ID: id, Op: op, Signal: signal}); err != nil {
+		x.mu.Lock()
+		delete(x.asked, id)
+		x.mu.Unlock()
+		return told{}, &Error{Step: "asking the init", Err: err}
+	}
+	select {
+	case t, ok := <-ch:
+		if !ok {
+			return told{}, &Error{Step: "asking the init", Err: ErrEnded}
+		}
+		if t.Failure != nil {
+			message.Close(t.fds)
+			return told{}, asError(t.Failure)
+		}
+		return t, nil
+	case <-ctx.Done():
+		x.mu.Lock()
+		delete(x.asked, id)
+		x.mu.Unlock()
+		select {
+		case t, ok := <-ch:
+			if ok {
+				message.Close(t.fds)
+			}
+		default:
+		}
+		return told{}, &Error{Step: "asking the init", Err: context.Cause(ctx)}
+	}
+}
+
+// Socket makes an unconnected TCP socket in the box's network.
+func (x *Box) Socket(ctx context.Context) (*os.File, error) {
+	return x.socket(ctx, message.OpSocket)
+}
+
+func (x *Box) socket(ctx context.Context, op string) (*os.File, error) {
+	t, err := x.ask(ctx, op, 0)
+	if err != nil {
+		return nil, err
+	}
+	if len(t.fds) != 1 {
+		message.Close(t.fds)
+		return nil, &Error{Step: "asking the init", Err: syscall.EBADMSG}
+	}
+	return os.NewFile(uintptr(t.fds[0]), "socket"), nil
+}
+
+// Dial connects to a server inside.
+func (x *Box) Dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	op, addr := message.OpSocket, unix.Sockaddr(nil)
+	if to.Addr().Is4() {
+		addr = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	} else {
+		op, addr = message.OpSocket6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	}
+	f, err := x.socket(ctx, op)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	if err := connect(ctx, f, addr); err != nil {
+		return nil, &Error{Step: "connecting to " + to.String() + " inside", Err: err}
+	}
+	return net.FileConn(f)
+}
+
+// connect connects a socket that does not block.
+func connect(ctx context.Context, f *os.File, addr unix.Sockaddr) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = f.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	begun, failed := false, error(nil)
+	err = raw.Write(func(fd uintptr) bool {
+		if !begun {
+			begun = true
+			failed = unix.Connect(int(fd), addr)
+			return failed != unix.EINPROGRESS //nolint:errorlint // a system call gives it bare
+		}
+		var n int
+		if n, failed = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); failed == nil && n != 0 {
+			failed = syscall.Errno(n)
+		}
+		return true
+	})
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return errors.Join(err, failed)
+}
+
+// Signal sends a signal to the guest's program, SIGTERM for example.
+func (x *Box) Signal(ctx context.Context, s syscall.Signal) error {
+	_, err := x.ask(ctx, message.OpKill, int(s))
+	return err
+}
+
+// Usage says what the box has used so far.
+func (x *Box) Usage() (Usage, error) {
+	reply, _, err := x.b.call(&message.Request{Op: message.OpUsage, Box: x.id})
+	if err != nil {
+		return Usage{}, err
+	}
+	u := Usage{CPU: time.Duration(reply.Usage.CPU), Memory: reply.Usage.Memory, MemoryPeak: reply.Usage.MemoryPeak}
+	if !reply.Usage.Group {
+		processes(x.PID, &u)
+	}
+	return u, nil
+}
+
+// ResetPeak has MemoryPeak begin anew. It fails with ErrUnsupported where it cannot.
+func (x *Box) ResetPeak() error { return x.do(message.OpPeak) }
+
+// Freeze stops everything in the box until Thaw. It fails with ErrUnsupported without a
+// control group that can.
+func (x *Box) Freeze() error { return x.do(message.OpFreeze) }
+
+// Thaw undoes Freeze.
+func (x *Box) Thaw() error { return x.do(message.OpThaw) }
+
+func (x *Box) do(op string) error {
+	_, _, err := x.b.call(&message.Request{Op: op, Box: x.id})
+	if errors.Is(err, syscall.ENOTSUP) {
+		return &Error{Step: op, Err: ErrUnsupported}
+	}
+	return err
+}
+
+// missing gives the measures that the box goes without. What concerns only programs that
+// are not in memory is left out when the box's is not.
+func (x *Box) missing(inMemory bool) map[string]string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !inMemory {
+		return nil
+	}
+	return x.lacks
+}
+
+// Kill ends everything in the box. It does not wait: see Done.
+func (x *Box) Kill() {
+	x.mu.Lock()
+	first := !x.killing
+	x.killing = true
+	x.mu.Unlock()
+	if !first {
+		return
+	}
+	go func() {
+		// An error means that the box or the broker has ended.
+		_, _, _ = x.b.call(&message.Request{Op: message.OpSignal, Box: x.id, Signal: int(syscall.SIGKILL)})
+	}()
+}
+
+// Done is closed when the box has ended and what it held is free again.
+func (x *Box) Done() <-chan struct{} { return x.done }
+
+// Exit says how the box ended. It waits for Done.
+func (x *Box) Exit() Exit {
+	<-x.done
+	return x.exit
+}
+
+// pidOf gives the process id behind a pidfd, in the pid namespace that /proc shows.
+func pidOf(f *os.File) int {
+	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(int(f.Fd())))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "Pid:"); ok {
+			pid, err := strconv.Atoi(strings.TrimSpace(rest))
+			if err != nil || pid < 0 {
+				return 0
+			}
+			return pid
+		}
+	}
+	return 0
+}
+
+// processes adds up what the processes of a box use, from /proc.
+func processes(pid int, u *Usage) {
+	if pid == 0 {
+		return
+	}
+	dir := "/proc/" + strconv.Itoa(pid)
+	u.Memory += resident(dir)
+	u.CPU += cpuTime(dir)
+	text, err := os.ReadFile(dir + "/task/" + strconv.Itoa(pid) + "/children")
+	if err != nil {
+		return
+	}
+	for child := range strings.FieldsSeq(string(text)) {
+		if n, err := strconv.Atoi(child); err == nil {
+			processes(n, u)
+		}
+	}
+	u.MemoryPeak = max(u.MemoryPeak, u.Memory)
+}

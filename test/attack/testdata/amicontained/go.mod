@@ -1,0 +1,5 @@
+module ami
+
+go 1.26
+
+require github.com/genuinetools/amicontained v0.4.9

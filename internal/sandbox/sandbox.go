@@ -125,6 +125,7 @@ const (
 	Stale       Kind = "stale"       // compiled code must be made anew; a Runner never fails with it
 	Lost        Kind = "lost"        // the sandbox process ended
 	Unavailable Kind = "unavailable" // no sandbox could be had; the guest never started
+	Refused     Kind = "refused"     // this node does not run such code; Public says why
 )
 
 // Error is how a Runner fails. Public may be shown to the caller; Cause may not.

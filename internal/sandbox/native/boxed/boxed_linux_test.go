@@ -1,0 +1,35 @@
+package boxed_test
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"testing"
+
+	"github.com/casemate-dev/casemate/internal/sandbox/box"
+	"github.com/casemate-dev/casemate/internal/sandbox/native"
+	"github.com/casemate-dev/casemate/internal/sandbox/native/boxed"
+	"github.com/casemate-dev/casemate/internal/sandbox/native/nativetest"
+)
+
+func launcher(t *testing.T, stub string) native.Launcher {
+	t.Helper()
+	b, err := box.Open(context.Background(), box.Config{Program: stub, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatalf("opening the broker: %v", err)
+	}
+	l, err := boxed.New(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func TestVersionsInBoxes(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start boxes with users and control groups of their own")
+	}
+	stub := nativetest.Stub(t)
+	nativetest.Run(t, nativetest.Harness{Launcher: func(t *testing.T) native.Launcher { return launcher(t, stub) }, Confined: true})
+}

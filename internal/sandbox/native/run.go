@@ -1,0 +1,143 @@
+package native
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/casemate-dev/casemate/internal/sandbox"
+)
+
+// Why an invocation was stopped.
+var (
+	errTimeout = errors.New("the time limit")
+	errCPU     = errors.New("the limit on processor time")
+)
+
+// leastCPUCheck bounds how often the processor time of an invocation is looked at.
+const leastCPUCheck = 5 * time.Millisecond
+
+// run has an instance serve one invocation. Whatever ends it early costs the instance:
+// code that was stopped in the middle is in a state that nobody knows.
+func (ver *version) run(ctx context.Context, i *instance, inv *sandbox.Invocation) (sandbox.Result, *sandbox.Error) {
+	limits, clock := &ver.v.Config.Limits, ver.runner.cfg.Clock
+	var res sandbox.Result
+	res.Usage.Sandbox, res.Usage.Kind = i.id, ver.kind
+	i.uses++
+	i.out.begin(limits.Log, inv.Log)
+	_ = i.cell.ResetPeak() // then the peak is the instance's, and said to be too large
+	before, _, _ := i.cell.Usage()
+	began := clock()
+	inv.Head.Deadline = began.Add(limits.Timeout).UnixMilli() // waiting for a sandbox is not the function's time
+
+	within, cancel := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		ver.watch(within, cancel, i, before)
+	}()
+	head, body, err := i.guest.invoke(within, inv)
+	cause := context.Cause(within)
+	cancel(nil)
+	<-watched
+
+	var failure *sandbox.Error
+	if err != nil {
+		failure = ver.explain(ctx, i, inv, err, cause)
+	}
+	u := &res.Usage
+	u.Wall = clock().Sub(began)
+	u.LogBytes, u.LogDropped = i.out.end()
+	u.CPU, u.MemoryPeak = i.consumed(before)
+	if failure == nil && u.CPU > limits.ComputeTime() {
+		// It answered before anybody looked; the limit is a promise to its neighbours.
+		failure = &sandbox.Error{Kind: sandbox.CPU, Cause: errCPU}
+	}
+	if failure != nil {
+		return res, failure
+	}
+	u.BytesOut = int64(len(body))
+	res.Response, res.Body = head, body
+	return res, nil
+}
+
+// watch ends the invocation when it may not go on.
+func (ver *version) watch(ctx context.Context, cancel context.CancelCauseFunc, i *instance, before time.Duration) {
+	limits := &ver.v.Config.Limits
+	end := time.NewTimer(limits.Timeout)
+	defer end.Stop()
+	most := limits.ComputeTime()
+	next := func(used time.Duration) time.Duration {
+		return max((most-used)/time.Duration(runtime.NumCPU()), leastCPUCheck)
+	}
+	look := time.NewTimer(next(0))
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-end.C:
+			cancel(errTimeout)
+			return
+		case <-i.cell.Done():
+			cancel(errEnded)
+			return
+		case <-look.C:
+			now, _, err := i.cell.Usage()
+			if err == nil && now-before >= most {
+				cancel(errCPU)
+				return
+			}
+			look.Reset(next(now - before))
+		}
+	}
+}
+
+// explain says why an invocation failed, and spares the instance if it is as good as
+// before.
+func (ver *version) explain(ctx context.Context, i *instance, inv *sandbox.Invocation, err, cause error) *sandbox.Error {
+	var known *sandbox.Error
+	if errors.As(err, &known) && known.Kind == sandbox.Fault {
+		return known // the runtime reported it, and asks for the next one
+	}
+	i.broken = true
+	switch {
+	case errors.Is(cause, errTimeout):
+		i.cell.Kill()
+		return &sandbox.Error{Kind: sandbox.Timeout, Cause: err, Fault: faultJSON("Sandbox.Timedout",
+			fmt.Sprintf("RequestId: %s Error: Task timed out after %.2f seconds", inv.Head.ID, ver.v.Config.Limits.Timeout.Seconds()))}
+	case errors.Is(cause, errCPU):
+		i.cell.Kill()
+		return &sandbox.Error{Kind: sandbox.CPU, Cause: err}
+	case ctx.Err() != nil:
+		i.cell.Kill()
+		return &sandbox.Error{Kind: sandbox.Canceled, Cause: context.Cause(ctx)}
+	case known != nil && known.Kind != sandbox.Lost:
+		return known
+	}
+	// The connection broke: it ended, or it will not go on.
+	i.cell.Kill()
+	<-i.cell.Done()
+	how := i.cell.Ended()
+	if how.OOM {
+		return &sandbox.Error{Kind: sandbox.Memory, Cause: err, Fault: faultJSON("Runtime.OutOfMemory", "RequestId: "+inv.Head.ID+" Error: Runtime exited with error: signal: killed")}
+	}
+	return &sandbox.Error{Kind: sandbox.Exit, Cause: fmt.Errorf("%v: %w", how, err), Fault: faultJSON("Runtime.ExitError",
+		fmt.Sprintf("RequestId: %s Error: Runtime exited with error: %s", inv.Head.ID, how))}
+}
+
+// faultJSON is what callers of the raw interface see of a failure that the code could
+// not report itself, in the words that AWS has for it.
+func faultJSON(kind, message string) []byte {
+	b, err := json.Marshal(struct {
+		Type    string `json:"errorType"`
+		Message string `json:"errorMessage"`
+	}{kind, message})
+	if err != nil {
+		return nil // two texts can always be encoded
+	}
+	return b
+}

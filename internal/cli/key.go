@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/casemate-dev/casemate/api"
+	"github.com/casemate-dev/casemate/internal/cli/contexts"
 	"github.com/casemate-dev/casemate/internal/cli/output"
 )
 
@@ -22,6 +24,7 @@ func (a *app) keyCommand() *cobra.Command {
 		`),
 		Example: examples(`
 			casemate key create checkout --scope 'invoke:shop/*' --expires 90d
+			casemate key create lambda --aws --scope 'invoke:default/orders'
 			casemate key list
 			casemate key revoke k7f3q2m9x4b1c8d5
 		`),
@@ -60,6 +63,7 @@ func (a *app) keyCommand() *cobra.Command {
 func (a *app) keyCreateCommand() *cobra.Command {
 	var scopes []string
 	var expires string
+	var aws bool
 	cmd := &cobra.Command{
 		Use:   "create [NAME]",
 		Short: "Make a key and show it, once",
@@ -68,27 +72,36 @@ func (a *app) keyCreateCommand() *cobra.Command {
 			nowhere. The secret alone goes to standard output, so that it can be piped
 			into a password store.
 
+			With --aws it makes an access key, with which clients of AWS call functions
+			by the Lambda API of the gateway. What goes to standard output then is the
+			environment for them, ready for a shell. It takes invoke and read scopes.
+
 			JSON: one api.CreatedKey.
 		`),
 		Example: examples(`
 			casemate key create checkout --scope 'invoke:shop/*' --expires 90d
 			casemate key create ci --scope 'deploy:shop/*' --scope 'read:shop/*' | pass insert -m casemate/ci
+			eval "$(casemate key create lambda --aws --scope 'invoke:default/*')"
 		`),
 		Args: cobra.ArbitraryArgs,
 		RunE: a.run(arguments{0, 1, "a NAME at most"}, func(ctx context.Context, args []string) error {
-			return a.keyCreate(ctx, strings.Join(args, ""), scopes, expires)
+			return a.keyCreate(ctx, strings.Join(args, ""), scopes, expires, aws)
 		}),
 	}
 	cmd.Flags().StringArrayVarP(&scopes, "scope", "s", nil, "What the key allows, as in invoke:shop/*; repeatable")
 	cmd.Flags().StringVar(&expires, "expires", "", "How long it is valid, as in 12h or 90d (default: for ever)")
+	cmd.Flags().BoolVar(&aws, "aws", false, "Make an access key for clients of AWS Lambda")
 	return cmd
 }
 
-func (a *app) keyCreate(ctx context.Context, name string, scopes []string, expires string) error {
+func (a *app) keyCreate(ctx context.Context, name string, scopes []string, expires string, aws bool) error {
 	if len(scopes) == 0 {
 		return usagef("a key needs at least one --scope").hint("--scope 'invoke:%s/*' lets it call every function there", a.space())
 	}
 	in := api.CreateKey{Name: name, Scopes: scopes}
+	if aws {
+		in.Kind = api.KeyAWS
+	}
 	if expires != "" {
 		d, err := parseSpan(expires)
 		if err != nil {
@@ -96,7 +109,7 @@ func (a *app) keyCreate(ctx context.Context, name string, scopes []string, expir
 		}
 		in.ExpiresMillis = d.Milliseconds()
 	}
-	client, _, err := a.client()
+	client, node, err := a.client()
 	if err != nil {
 		return err
 	}
@@ -119,7 +132,50 @@ func (a *app) keyCreate(ctx context.Context, name string, scopes []string, expir
 	}
 	a.p.Notef("%s %s allows %s and %s.\n%s\n", c.Good("✓ key"), c.Bold(k.ID), c.Plain(strings.Join(k.Scopes, ", ")), until,
 		c.Dim(remark))
+	if k.Kind == api.KeyAWS {
+		return a.awsEnvironment(k, node)
+	}
 	return a.p.Printf("%s\n", k.Secret)
+}
+
+// awsRegion is what clients of AWS are told, since they insist on a region: one
+// that all of them know. The node takes any.
+const awsRegion = "us-east-1"
+
+// awsEnvironment prints what makes clients of AWS use the key on this node: the
+// secret nowhere but on standard output.
+func (a *app) awsEnvironment(k *api.CreatedKey, node contexts.Context) error {
+	ca := ""
+	if node.CA != "" {
+		var err error
+		if ca, err = a.caFile(node); err != nil {
+			return err
+		}
+	}
+	set, options := "", ""
+	for _, v := range []struct{ name, value, option string }{
+		{"AWS_ACCESS_KEY_ID", k.AccessKeyID, ""},
+		{"AWS_SECRET_ACCESS_KEY", k.Secret, ""},
+		{"AWS_SESSION_TOKEN", "", ""}, // one from elsewhere would be sent along, and refused
+		{"AWS_REGION", awsRegion, ""},
+		{"AWS_DEFAULT_REGION", awsRegion, ""}, // the AWS CLI and boto3 read this one
+		{"AWS_ENDPOINT_URL_LAMBDA", node.GatewayURL, "--endpoint-url"},
+		{"AWS_CA_BUNDLE", ca, "--ca-bundle"},
+	} {
+		switch {
+		case v.name == "AWS_SESSION_TOKEN":
+			set += "unset " + v.name + "\n"
+		case v.value != "":
+			set += "export " + v.name + "=" + shellQuote(v.value) + "\n"
+		}
+		if v.option != "" && v.value != "" {
+			options += " " + v.option + " " + shellQuote(v.value)
+		}
+	}
+	c := a.p.Err()
+	a.p.Notef("%s\n  aws configure set aws_access_key_id %s\n  aws configure set aws_secret_access_key …\n  aws configure set region %s\n  aws lambda invoke%s --function-name NAME --payload fileb://event.json out.json\n",
+		c.Dim("The environment of a shell, or, kept by the AWS CLI:"), k.AccessKeyID, awsRegion, options)
+	return a.p.Printf("%s", set)
 }
 
 func (a *app) keyList(ctx context.Context, _ []string) error {
@@ -136,8 +192,8 @@ func (a *app) keyList(ctx context.Context, _ []string) error {
 		return a.p.Value(append([]api.Key{}, keys...))
 	}
 	c := a.p.Out()
-	t := output.NewTable("ID", "NAME", "SCOPES", "CREATED", "STATE")
-	t.Flex = 2
+	t := output.NewTable("ID", "NAME", "KIND", "SCOPES", "CREATED", "STATE")
+	t.Flex = 3
 	for _, k := range keys {
 		state := output.Cell{Text: "valid", Style: c.Good}
 		switch {
@@ -148,7 +204,7 @@ func (a *app) keyList(ctx context.Context, _ []string) error {
 		case k.Expires != nil:
 			state.Text = "expires " + a.p.Time(*k.Expires)
 		}
-		t.Row(output.Cell{Text: k.ID, Style: c.Accent}, k.Name, strings.Join(k.Scopes, " "), a.p.Time(k.Created), state)
+		t.Row(output.Cell{Text: k.ID, Style: c.Accent}, k.Name, cmp.Or(k.Kind, api.KeyBearer), strings.Join(k.Scopes, " "), a.p.Time(k.Created), state)
 	}
 	return a.p.Table(t)
 }

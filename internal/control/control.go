@@ -84,6 +84,7 @@ type Config struct {
 	Keys     Keys
 	Recorder Recorder
 	Status   func(context.Context) api.Status
+	Posture  func() api.SandboxPosture // of what separates guest code from the machine
 	// Prepare makes a version ready to run, before an alias may point at it. Its
 	// error is a *problem.Error, invalid_module when the code cannot be run.
 	Prepare func(context.Context, *function.Version) error
@@ -143,6 +144,8 @@ func New(cfg Config) (*Handler, error) {
 		missing = "Recorder"
 	case cfg.Status == nil:
 		missing = "Status"
+	case cfg.Posture == nil:
+		missing = "Posture"
 	case cfg.Reserve == nil:
 		missing = "Reserve"
 	case cfg.Prepare == nil:

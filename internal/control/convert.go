@@ -21,11 +21,16 @@ func configIn(c api.FunctionConfig) function.Config {
 	c = manifest.WithDefaults(c)
 	out := function.Config{
 		Runtime: function.Runtime(c.Runtime), Entry: function.Entry(c.Entry), Isolation: function.Isolation(c.Isolation),
+		Sandbox: function.SandboxKind(c.Sandbox), Handler: c.Handler,
 		Limits: function.Limits{
 			Memory: c.MemoryBytes, Timeout: time.Duration(c.TimeoutMillis) * time.Millisecond,
 			CPU: time.Duration(c.CPUMillis) * time.Millisecond, Calls: c.Calls, Output: c.OutputBytes, Log: c.LogBytes,
 			Concurrency: c.Concurrency.Max, Reserved: c.Concurrency.Reserved,
+			Scratch: c.ScratchBytes, Processes: c.Processes,
 		},
+	}
+	if len(c.Command) > 0 { // an empty list is another digest than none
+		out.Command = c.Command
 	}
 	if len(c.Environment) > 0 { // an empty map is another digest than none
 		out.Environment = c.Environment
@@ -46,9 +51,13 @@ func configIn(c api.FunctionConfig) function.Config {
 func configOut(c *function.Config) api.FunctionConfig {
 	out := api.FunctionConfig{
 		Runtime: string(c.Runtime), Entry: string(c.Entry), Isolation: string(c.Isolation),
+		Handler: c.Handler, Command: c.Command, Sandbox: string(c.Sandbox), ScratchBytes: c.Limits.Scratch, Processes: c.Limits.Processes,
 		MemoryBytes: c.Limits.Memory, TimeoutMillis: c.Limits.Timeout.Milliseconds(),
 		CPUMillis: c.Limits.ComputeTime().Milliseconds(), Calls: c.Limits.HostCalls(), OutputBytes: c.Limits.Output, LogBytes: c.Limits.Log,
 		Concurrency: api.Concurrency{Max: c.Limits.Concurrency, Reserved: c.Limits.Reserved}, Environment: c.Environment,
+	}
+	if c.Runtime.Native() {
+		out.Calls = 0 // it has no host to call
 	}
 	for _, t := range c.HTTP {
 		trigger := api.HTTPTrigger{Method: t.Method, Path: t.Path, Public: t.Public, BodyLimit: t.BodyLimit}
@@ -151,7 +160,7 @@ func receiptOut(r *audit.Receipt) api.Receipt {
 }
 
 func keyOut(k *identity.Key) api.Key {
-	out := api.Key{ID: k.ID, Name: k.Name, Scopes: []string{}, Created: k.Created.UTC(), Creator: k.Creator}
+	out := api.Key{ID: k.ID, Kind: string(k.Kind), AccessKeyID: k.AccessKeyID(), Name: k.Name, Scopes: []string{}, Created: k.Created.UTC(), Creator: k.Creator}
 	for _, s := range k.Scopes {
 		out.Scopes = append(out.Scopes, s.String())
 	}

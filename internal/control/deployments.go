@@ -1,6 +1,7 @@
 package control
 
 import (
+	"archive/zip"
 	"bytes"
 	"context"
 	"errors"
@@ -153,6 +154,9 @@ func (h *Handler) prepare(ctx context.Context, v *function.Version, i int) error
 	if err := h.checkScript(ctx, v); err != nil {
 		return err
 	}
+	if err := h.checkArchive(ctx, v); err != nil {
+		return err
+	}
 	err = h.cfg.Prepare(ctx, v)
 	if err == nil {
 		return nil
@@ -186,6 +190,23 @@ func (h *Handler) checkScript(ctx context.Context, v *function.Version) error {
 	}
 	return problem.New(problem.InvalidModule, "the code of %s %s", v.Ref, why).At("functions."+v.Name).
 		Fix("Upload one bundled ES module for the runtime %s; `casemate deploy` makes it.", v.Config.Runtime)
+}
+
+// checkArchive refuses for native runtimes what is no zip archive. What is in it, the
+// sandbox judges when it unpacks.
+func (h *Handler) checkArchive(ctx context.Context, v *function.Version) error {
+	if !v.Config.Runtime.Native() {
+		return nil
+	}
+	code, err := h.cfg.Registry.Artifact(ctx, v.Artifact)
+	if err != nil {
+		return err
+	}
+	if _, err := zip.NewReader(bytes.NewReader(code), int64(len(code))); err == nil {
+		return nil
+	}
+	return problem.New(problem.InvalidModule, "the code of %s is not a zip archive", v.Ref).At("functions." + v.Name).
+		Fix("Upload the function's files in one zip archive; `casemate deploy` makes it.")
 }
 
 // specsOf checks and completes what is asked for: the rules of the manifest hold

@@ -80,7 +80,7 @@ func (f *fakeKeys) Create(_ context.Context, in identity.NewKey) (string, identi
 		return "", identity.Key{}, f.err
 	}
 	f.created = append(f.created, in)
-	return "the-new-secret", identity.Key{ID: "k9", Name: in.Name, Scopes: in.Scopes, Creator: in.Creator, Expires: in.Expires}, nil
+	return "the-new-secret", identity.Key{ID: "k9", Kind: in.Kind, Name: in.Name, Scopes: in.Scopes, Creator: in.Creator, Expires: in.Expires}, nil
 }
 
 func (f *fakeKeys) Revoke(_ context.Context, id, _ string) error {
@@ -338,6 +338,7 @@ func newRig(t *testing.T) *rig {
 		Status: func(context.Context) api.Status {
 			return api.Status{Healthy: true, State: "ready", Listeners: []api.Listener{{Name: "gateway", URL: "https://127.0.0.1:8443"}}}
 		},
+		Posture: func() api.SandboxPosture { return api.SandboxPosture{Tiers: []api.TierPosture{}} },
 		Reserve: func(vs []*function.Version) error {
 			places := 0
 			for _, v := range vs {

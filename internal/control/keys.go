@@ -34,7 +34,7 @@ func (h *Handler) registerKeys() {
 		Summary: "Make an API key", Description: "The answer is the only place where the secret is shown.", MaxBodyBytes: maxSmallBody, DefaultStatus: http.StatusCreated,
 	}, administrator[createKeyInput], func(ctx context.Context, x *exchange, in *createKeyInput) (*body[api.CreatedKey], error) {
 		secret, key, err := h.createKey(ctx, x, &in.Body)
-		h.audit(x, "key.create", key.ID, err, slog.String("name", in.Body.Name), slog.Any("scopes", in.Body.Scopes))
+		h.audit(x, "key.create", key.ID, err, slog.String("kind", in.Body.Kind), slog.String("name", in.Body.Name), slog.Any("scopes", in.Body.Scopes))
 		if err != nil {
 			return nil, err
 		}
@@ -80,7 +80,7 @@ func (h *Handler) createKey(ctx context.Context, x *exchange, in *api.CreateKey)
 	if in.ExpiresMillis < 0 || in.ExpiresMillis > maxKeyMillis {
 		return fail(problem.New(problem.BadRequest, "a key expires in the future, within ten years, or never").At("expiresInMillis").Fix("Leave it out for a key that never expires."))
 	}
-	want := identity.NewKey{Name: in.Name, Creator: x.who.String()}
+	want := identity.NewKey{Kind: identity.KeyKind(in.Kind), Name: in.Name, Creator: x.who.String()}
 	for i, s := range in.Scopes {
 		scope, err := identity.ParseScope(s)
 		if err != nil {

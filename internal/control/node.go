@@ -50,6 +50,11 @@ func (h *Handler) registerNode() {
 		return &body[api.Status]{h.cfg.Status(ctx)}, nil
 	})
 	register(h, huma.Operation{
+		OperationID: "getSandboxPosture", Method: http.MethodGet, Path: "/v1/posture/sandbox", Tags: []string{"node"}, Summary: "What separates guest code from the machine",
+	}, operator[nothing], func(context.Context, *exchange, *nothing) (*body[api.SandboxPosture], error) {
+		return &body[api.SandboxPosture]{h.cfg.Posture()}, nil
+	})
+	register(h, huma.Operation{
 		OperationID: "getManifestSchema", Method: http.MethodGet, Path: "/v1/schemas/manifest", Tags: []string{"node"},
 		Summary: "The JSON Schema of casemate.yaml", Responses: described("200", "application/schema+json", "A JSON Schema (2020-12)"),
 	}, operator[nothing], func(context.Context, *exchange, *nothing) (*document, error) {

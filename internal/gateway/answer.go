@@ -13,6 +13,10 @@ import (
 // answer sends what the function said, checked in full before the first byte: a
 // refused answer leaves no trace in the problem that is sent instead.
 func (g *Gateway) answer(x *exchange) error {
+	if x.lambda != nil {
+		g.sendLambda(x, x.lambda.answer)
+		return nil
+	}
 	out := x.outcome
 	if out.Status < 200 || out.Status > 599 {
 		return badAnswer("its status is not between 200 and 599")

@@ -29,6 +29,9 @@ type credentials struct {
 // act under it. On a public route an Authorization that is no key of ours
 // belongs to the function.
 func (g *Gateway) authenticate(x *exchange) error {
+	if x.lambda != nil {
+		return g.authenticateLambda(x)
+	}
 	e := x.target
 	c := presented(x, !e.public)
 	switch {

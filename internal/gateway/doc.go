@@ -36,6 +36,13 @@
 // Public-Key-Pins, Service-Worker-Allowed). Malformed names or values are not
 // repaired: the answer is refused with function_bad_answer.
 //
+// # The Lambda API
+//
+// Paths below /2015-03-31 are no function's: they are the part of the AWS Lambda
+// API by which functions are called and looked at (lambda.go). Such a request
+// passes the same stages; it is signed with an access key (identity.KindAWS) in
+// place of carrying a key, and it is answered, and refused, in the form of AWS.
+//
 // # What net/http answers by itself
 //
 // A request that cannot be parsed never reaches a stage: net/http answers it

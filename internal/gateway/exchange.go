@@ -28,7 +28,8 @@ type exchange struct {
 
 	namespace  string
 	target     *endpoint
-	preflight  bool // of target; nothing is invoked
+	lambda     *lambdaRequest // on the Lambda API, whose answers have another form
+	preflight  bool           // of target; nothing is invoked
 	principal  identity.Principal
 	ownedAuth  bool // Authorization was for us, and goes no further
 	body       []byte
@@ -89,6 +90,11 @@ func (g *Gateway) refuse(x *exchange, err error) {
 	if x.wroteHead {
 		// Half an answer is out. Ending it regularly would pass it off as whole.
 		panic(http.ErrAbortHandler)
+	}
+	if x.lambda != nil {
+		g.letGoOfBody(x)
+		g.refuseLambda(x, err, e)
+		return
 	}
 	details := problem.Render(e, x.id)
 	if x.receipt != "" {

@@ -23,13 +23,14 @@ type Keys interface {
 	Verify(presented string) (identity.Principal, error)
 }
 
-// Config is what a Gateway needs. All fields but Limits must be given.
+// Config is what a Gateway needs. All fields but Lambda and Limits must be given.
 type Config struct {
 	Invoker Invoker
 	Keys    Keys
 	Logger  *slog.Logger
 	Clock   func() time.Time // real time: network deadlines are computed from it
 	NewID   func() string    // a request id that nobody had before
+	Lambda  *Lambda          // nil: the Lambda API is not served
 	Limits  Limits
 }
 
@@ -40,6 +41,7 @@ type Gateway struct {
 	logger  *slog.Logger
 	clock   func() time.Time
 	newID   func() string
+	lambda  *Lambda
 	limits  Limits
 	stages  []stage
 	lower   map[string]string // canonical to lower-case names; read only
@@ -62,6 +64,8 @@ func New(c Config) (*Gateway, error) {
 		return nil, errors.New("making gateway: Config.Clock is missing: give the real clock")
 	case c.NewID == nil:
 		return nil, errors.New("making gateway: Config.NewID is missing: give a source of unique ids")
+	case c.Lambda != nil && (c.Lambda.Keys == nil || c.Lambda.Functions == nil):
+		return nil, errors.New("making gateway: Config.Lambda is half given: give Keys and Functions, or leave it out")
 	}
 	limits, err := c.Limits.withDefaults()
 	if err != nil {
@@ -69,7 +73,7 @@ func New(c Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		invoker: c.Invoker, keys: c.Keys, logger: c.Logger, clock: c.Clock, newID: c.NewID,
-		limits: limits, stages: stages(), lower: lowerNames(),
+		lambda: c.Lambda, limits: limits, stages: stages(), lower: lowerNames(),
 	}
 	g.flight.landed = make(chan struct{}, 1)
 	g.routes.Store(&table{})
@@ -111,6 +115,9 @@ func stages() []stage {
 		// Whole and bounded, before a function is started: a slow sender holds a
 		// connection, never a sandbox.
 		{"body", (*Gateway).readBody},
+		// After the body, because a signature covers it. On the Lambda API alone:
+		// there, "authenticate" has looked at all but the body.
+		{"signature", (*Gateway).checkSignature},
 		{"invoke", (*Gateway).invoke},
 		// Last, and the only one that sends what a function said.
 		{"answer", (*Gateway).answer},

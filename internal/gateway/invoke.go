@@ -8,6 +8,9 @@ import (
 // invoke hands the request over. What it fails with has a public face already;
 // anything else shows as internal and nothing more.
 func (g *Gateway) invoke(x *exchange) error {
+	if x.lambda != nil {
+		return g.runLambda(x)
+	}
 	e := x.target
 	call := &invoke.Call{
 		Ref: e.ref, Principal: x.principal, Public: e.public,

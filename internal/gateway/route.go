@@ -36,6 +36,9 @@ func (g *Gateway) route(x *exchange) error {
 	if isReserved(path) {
 		return g.answerOwn(x, path)
 	}
+	if isLambda(path) {
+		return g.routeLambda(x, path)
+	}
 	x.namespace = function.DefaultNamespace
 	if rest, ok := strings.CutPrefix(path, namespacePrefix); ok {
 		x.namespace, _, _ = strings.Cut(rest, "/")

@@ -141,8 +141,8 @@ func checkPattern(pattern string) error {
 	if _, err := url.ParseRequestURI(pattern); err != nil {
 		return fmt.Errorf("path can never match: it is malformed")
 	}
-	if strings.HasPrefix(decoded, namespacePrefix) || isReserved(decoded) {
-		return fmt.Errorf("path is reserved: choose one that begins neither with /~ nor with %s", reservedPrefix)
+	if strings.HasPrefix(decoded, namespacePrefix) || isReserved(decoded) || isLambda(decoded) {
+		return fmt.Errorf("path is reserved: choose one that begins neither with /~ nor with %s or %s", reservedPrefix, lambdaPrefix)
 	}
 	return nil
 }

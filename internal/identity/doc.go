@@ -9,11 +9,14 @@
 //
 // A key's secret exists in the clear only in what Create returns and what Verify
 // is handed. What is kept is a SHA-256 digest, which is enough because the secret
-// is 256 random bits: there is nothing to guess faster than all of them. No value
-// of this package shows a secret, a digest of one or a private key when it is
-// formatted, logged or marshalled.
+// is 256 random bits: there is nothing to guess faster than all of them. The
+// secret of an access key (KindAWS) is never sent, so it has to be kept to check
+// what it signed: sealed, on disk and in memory, and open for the length of one
+// check. No value of this package shows a secret, a digest of one or a private key
+// when it is formatted, logged or marshalled.
 //
-// Verify reads an immutable index: no lock, no I/O, any number of goroutines.
+// Verify and Signed read an immutable index: no lock, no I/O, any number of
+// goroutines.
 // Create and Revoke are serialised. Once Revoke has returned, with or without an
 // error, no Verify that begins later accepts the key.
 //

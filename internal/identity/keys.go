@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"encoding/base32"
@@ -55,6 +56,7 @@ type Store interface {
 // Key is what may be known of a key. Zero times mean never.
 type Key struct {
 	ID        string
+	Kind      KeyKind
 	Name      string
 	Scopes    []Scope
 	Created   time.Time
@@ -66,6 +68,7 @@ type Key struct {
 
 // NewKey asks for a key. At least one scope is needed; a zero Expires means never.
 type NewKey struct {
+	Kind    KeyKind // KindBearer when empty
 	Name    string
 	Scopes  []Scope
 	Expires time.Time
@@ -81,7 +84,8 @@ type Fault struct {
 // held is a key in the index. It is replaced, never changed.
 type held struct {
 	key       Key
-	print     fingerprint
+	print     fingerprint // KindBearer
+	sealed    []byte      // KindAWS: the secret, which a signature cannot be checked without
 	principal Principal
 }
 
@@ -92,6 +96,7 @@ func (held) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, redacted) }
 // Keys are the API keys of this node. OpenKeys makes them.
 type Keys struct {
 	store Store
+	seal  Sealer
 	clock func() time.Time
 	rand  io.Reader
 
@@ -107,15 +112,18 @@ type Keys struct {
 
 // OpenKeys loads the keys. A stored key that is not what it claims to be is left
 // out and listed by Faults: it authenticates nobody, and the others still work.
-// rand must be cryptographically secure.
-func OpenKeys(ctx context.Context, store Store, clock func() time.Time, rand io.Reader) (*Keys, error) {
-	if store == nil || clock == nil || rand == nil {
-		return nil, errors.New("opening the keys: store, clock and rand are all needed")
+// seal encrypts the secrets of access keys; rand must be cryptographically secure.
+func OpenKeys(ctx context.Context, store Store, seal Sealer, clock func() time.Time, rand io.Reader) (*Keys, error) {
+	if store == nil || seal == nil || clock == nil || rand == nil {
+		return nil, errors.New("opening the keys: store, seal, clock and rand are all needed")
 	}
-	k := &Keys{store: store, clock: clock, rand: rand, nobody: &held{}}
+	k := &Keys{store: store, seal: seal, clock: clock, rand: rand, nobody: &held{}}
 	// A print nobody can present: there is no text that digests to it by chance.
 	if _, err := io.ReadFull(rand, k.nobody.print[:]); err != nil {
 		return nil, fmt.Errorf("opening the keys: reading randomness: %v", err)
+	}
+	if err := k.sealNobody(); err != nil {
+		return nil, fmt.Errorf("opening the keys: %v", err)
 	}
 	stored, err := store.List(ctx, keyRecordPrefix)
 	if err != nil {
@@ -124,6 +132,9 @@ func OpenKeys(ctx context.Context, store Store, clock func() time.Time, rand io.
 	index := make(map[string]*held, len(stored))
 	for _, se := range stored {
 		h, err := decodeKey(se.Key, se.Value)
+		if err == nil {
+			err = k.opens(h)
+		}
 		if err != nil {
 			k.faults = append(k.faults, Fault{se.Key, err.Error()})
 			continue
@@ -152,8 +163,8 @@ func (k *Keys) Verify(presented string) (Principal, error) {
 		return Principal{}, ErrInvalid
 	}
 	h, known := (*k.index.Load())[id]
-	if !known {
-		h = k.nobody
+	if !known || h.key.Kind != KindBearer {
+		h, known = k.nobody, false
 	}
 	// One comparison for everybody, over all of it: how long it takes says neither
 	// whether the id exists nor how much of the secret was right.
@@ -161,17 +172,25 @@ func (k *Keys) Verify(presented string) (Principal, error) {
 	if !same || !known {
 		return Principal{}, ErrInvalid
 	}
-	if !h.key.Revoked.IsZero() {
-		return Principal{}, ErrRevoked
-	}
-	if !h.key.Expires.IsZero() && !k.clock().Before(h.key.Expires) {
-		return Principal{}, ErrExpired
+	if err := h.ended(k.clock()); err != nil {
+		return Principal{}, err
 	}
 	return h.principal, nil
 }
 
-// Create makes a key. The secret is its text form: it is returned here and can
-// never be had again.
+// ended says why the key is no longer good, if it is not.
+func (h *held) ended(now time.Time) error {
+	if !h.key.Revoked.IsZero() {
+		return ErrRevoked
+	}
+	if !h.key.Expires.IsZero() && !now.Before(h.key.Expires) {
+		return ErrExpired
+	}
+	return nil
+}
+
+// Create makes a key. The secret is its text form, or what signs with an access
+// key: it is returned here and can never be had again.
 func (k *Keys) Create(ctx context.Context, n NewKey) (secret string, key Key, err error) {
 	now := k.clock().UTC()
 	scopes, err := n.check(now)
@@ -181,22 +200,16 @@ func (k *Keys) Create(ctx context.Context, n NewKey) (secret string, key Key, er
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var rawID [idLength * 5 / 8]byte
-	var raw [secretBytes]byte
 	if _, err := io.ReadFull(k.rand, rawID[:]); err != nil {
 		return "", Key{}, fmt.Errorf("creating a key: reading randomness: %v", err)
 	}
-	if _, err := io.ReadFull(k.rand, raw[:]); err != nil {
-		return "", Key{}, fmt.Errorf("creating a key: reading randomness: %v", err)
-	}
 	id := strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(rawID[:]))
-	secret = formatKey(id, raw)
-	_, printed, err := parseKey(secret)
-	if err != nil {
+	h := newHeld(Key{
+		ID: id, Kind: cmp.Or(n.Kind, KindBearer), Name: n.Name, Scopes: scopes, Created: now, Creator: n.Creator, Expires: n.Expires,
+	}, fingerprint{})
+	if secret, err = k.newSecret(h); err != nil {
 		return "", Key{}, fmt.Errorf("creating a key: %v", err)
 	}
-	h := newHeld(Key{
-		ID: id, Name: n.Name, Scopes: scopes, Created: now, Creator: n.Creator, Expires: n.Expires,
-	}, printed)
 	b, err := encodeKey(h)
 	if err != nil {
 		return "", Key{}, fmt.Errorf("creating a key: %v", err)
@@ -211,7 +224,7 @@ func (k *Keys) Create(ctx context.Context, n NewKey) (secret string, key Key, er
 
 // FieldError says which part of a NewKey is wrong, and how to put it right.
 type FieldError struct {
-	Field  string // name, scopes, expires
+	Field  string // kind, name, scopes, expires
 	Reason string
 }
 
@@ -219,6 +232,9 @@ func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }
 
 // check answers the scopes in the form that they are stored in.
 func (n *NewKey) check(now time.Time) ([]Scope, error) {
+	if n.Kind != "" && n.Kind != KindBearer && n.Kind != KindAWS {
+		return nil, &FieldError{"kind", "want aws, or nothing for a key that is sent as it is"}
+	}
 	if len(n.Name) > maxKeyName || strings.ContainsFunc(n.Name, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) {
 		return nil, &FieldError{"name", fmt.Sprintf("it takes at most %d bytes of printable characters", maxKeyName)}
 	}
@@ -230,6 +246,9 @@ func (n *NewKey) check(now time.Time) ([]Scope, error) {
 		s, err := ParseScope(s.String())
 		if err != nil {
 			return nil, &FieldError{"scopes", "want admin, or invoke, read or deploy, then :namespace/function, as in invoke:default/*"}
+		}
+		if n.Kind == KindAWS && s.Action != Invoke && s.Action != Read {
+			return nil, &FieldError{"scopes", "an AWS access key opens the Lambda API alone, so it takes invoke and read, not " + string(s.Action)}
 		}
 		scopes = append(scopes, s)
 	}
@@ -332,7 +351,9 @@ type keyRecord struct {
 	Expires   time.Time `json:"expires,omitzero"`
 	Revoked   time.Time `json:"revoked,omitzero"`
 	RevokedBy string    `json:"revokedBy,omitempty"`
-	SHA256    string    `json:"sha256"` // of the id and the secret
+	SHA256    string    `json:"sha256,omitempty"` // of the id and the secret
+	Kind      KeyKind   `json:"kind,omitempty"`   // left out for KindBearer
+	Sealed    []byte    `json:"sealed,omitempty"` // the secret of KindAWS
 }
 
 const keyForm = 1
@@ -340,7 +361,12 @@ const keyForm = 1
 func encodeKey(h *held) ([]byte, error) {
 	rec := keyRecord{
 		Form: keyForm, ID: h.key.ID, Name: h.key.Name, Created: h.key.Created, Creator: h.key.Creator,
-		Expires: h.key.Expires, Revoked: h.key.Revoked, RevokedBy: h.key.RevokedBy, SHA256: hex.EncodeToString(h.print[:]),
+		Expires: h.key.Expires, Revoked: h.key.Revoked, RevokedBy: h.key.RevokedBy,
+	}
+	if h.key.Kind == KindAWS {
+		rec.Kind, rec.Sealed = KindAWS, h.sealed
+	} else {
+		rec.SHA256 = hex.EncodeToString(h.print[:])
 	}
 	for _, s := range h.key.Scopes {
 		rec.Scopes = append(rec.Scopes, s.String())
@@ -366,13 +392,22 @@ func decodeKey(storedUnder string, b []byte) (*held, error) {
 	if !validID(rec.ID) || keyRecordPrefix+rec.ID != storedUnder {
 		return nil, errors.New("the record is of another key")
 	}
-	raw, err := hex.DecodeString(rec.SHA256)
-	if err != nil || len(raw) != len(fingerprint{}) {
-		return nil, errors.New("the record holds no digest")
-	}
 	key := Key{
-		ID: rec.ID, Name: rec.Name, Created: rec.Created, Creator: rec.Creator,
+		ID: rec.ID, Kind: cmp.Or(rec.Kind, KindBearer), Name: rec.Name, Created: rec.Created, Creator: rec.Creator,
 		Expires: rec.Expires, Revoked: rec.Revoked, RevokedBy: rec.RevokedBy,
+	}
+	var print fingerprint
+	switch key.Kind {
+	case KindBearer:
+		if n, err := hex.Decode(print[:], []byte(rec.SHA256[:min(len(rec.SHA256), 2*len(print))])); err != nil || n != len(print) || len(rec.SHA256) != 2*n || rec.Sealed != nil {
+			return nil, errors.New("the record holds no digest")
+		}
+	case KindAWS:
+		if len(rec.Sealed) == 0 || rec.SHA256 != "" {
+			return nil, errors.New("the record holds no sealed secret")
+		}
+	default:
+		return nil, errors.New("the record is of a kind of key that this program does not know")
 	}
 	for _, text := range rec.Scopes {
 		s, err := ParseScope(text)
@@ -381,5 +416,7 @@ func decodeKey(storedUnder string, b []byte) (*held, error) {
 		}
 		key.Scopes = append(key.Scopes, s)
 	}
-	return newHeld(key, fingerprint(raw)), nil
+	h := newHeld(key, print)
+	h.sealed = rec.Sealed
+	return h, nil
 }

@@ -114,13 +114,14 @@ func (c *fakeClock) advance(d time.Duration) {
 type keyBench struct {
 	t     testing.TB
 	store *memory
+	seal  Sealer
 	clock *fakeClock
 	*Keys
 }
 
 func newKeyBench(t testing.TB) *keyBench {
 	t.Helper()
-	b := &keyBench{t: t, store: newMemory(), clock: newClock()}
+	b := &keyBench{t: t, store: newMemory(), seal: newSealer(t), clock: newClock()}
 	b.reopen()
 	return b
 }
@@ -128,7 +129,7 @@ func newKeyBench(t testing.TB) *keyBench {
 func (b *keyBench) reopen() {
 	b.t.Helper()
 	b.store.fail, b.store.lose = nil, nil
-	k, err := OpenKeys(context.Background(), b.store, b.clock.Now, rand.Reader)
+	k, err := OpenKeys(context.Background(), b.store, b.seal, b.clock.Now, rand.Reader)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -532,7 +533,7 @@ func TestCreateRefuses(t *testing.T) {
 	if len(b.store.entries) != 0 {
 		t.Error("something was stored")
 	}
-	k, err := OpenKeys(context.Background(), b.store, b.clock.Now, io.MultiReader(io.LimitReader(rand.Reader, 40)))
+	k, err := OpenKeys(context.Background(), b.store, b.seal, b.clock.Now, io.MultiReader(io.LimitReader(rand.Reader, 40)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -630,18 +631,21 @@ func TestHammerKeys(t *testing.T) {
 
 func TestOpenKeysNeedsAllItsParts(t *testing.T) {
 	t.Parallel()
-	m, c := newMemory(), newClock()
-	if _, err := OpenKeys(context.Background(), nil, c.Now, rand.Reader); err == nil {
+	m, c, seal := newMemory(), newClock(), newSealer(t)
+	if _, err := OpenKeys(context.Background(), nil, seal, c.Now, rand.Reader); err == nil {
 		t.Error("no store")
 	}
-	if _, err := OpenKeys(context.Background(), m, nil, rand.Reader); err == nil {
+	if _, err := OpenKeys(context.Background(), m, seal, nil, rand.Reader); err == nil {
 		t.Error("no clock")
 	}
-	if _, err := OpenKeys(context.Background(), m, c.Now, nil); err == nil {
+	if _, err := OpenKeys(context.Background(), m, nil, c.Now, rand.Reader); err == nil {
+		t.Error("no sealer")
+	}
+	if _, err := OpenKeys(context.Background(), m, seal, c.Now, nil); err == nil {
 		t.Error("no randomness")
 	}
 	m.fail = func(string) error { return errInjected }
-	if _, err := OpenKeys(context.Background(), m, c.Now, rand.Reader); !errors.Is(err, errInjected) {
+	if _, err := OpenKeys(context.Background(), m, seal, c.Now, rand.Reader); !errors.Is(err, errInjected) {
 		t.Errorf("error %v", err)
 	}
 }

@@ -10,6 +10,10 @@ import (
 const (
 	TriggerHTTP   = "http"   // through a route of the gateway
 	TriggerInvoke = "invoke" // by an operator, through the control plane
+	// TriggerLambda is the Lambda API of the gateway: Body is an event, and the answer's
+	// body is what the function returned. A version that does not take its work from the
+	// Lambda Runtime API gets the event as the body of a request.
+	TriggerLambda = "lambda"
 )
 
 // Call asks for one invocation. Whoever makes it has authenticated the principal.
@@ -18,7 +22,7 @@ type Call struct {
 	Qualifier string // alias or version id; live when empty
 	Principal identity.Principal
 	Public    bool   // the route lets anybody in: no scope is asked for
-	Trigger   string // TriggerHTTP or TriggerInvoke
+	Trigger   string // TriggerHTTP, TriggerInvoke or TriggerLambda
 	Route     string // pattern that matched, for the receipt
 	RequestID string
 
@@ -29,7 +33,8 @@ type Call struct {
 	Params  map[string]string   // path parameters
 	Body    []byte
 
-	KeepLog int // how many of the last log lines to return in the Outcome
+	KeepLog      int // how many of the last log lines to return in the Outcome
+	KeepLogBytes int // and how many bytes of them at the most; 0 for no such bound
 }
 
 // Outcome is how an invocation ended.
@@ -39,4 +44,8 @@ type Outcome struct {
 	Body    []byte
 	Receipt audit.Receipt
 	Log     []string
+	// Fault is set for TriggerLambda alone: how the function failed, as a JSON object with
+	// errorMessage and errorType. It is there beside the error that says the same, and
+	// alone when a version that is no Lambda function answered with an error status.
+	Fault []byte
 }

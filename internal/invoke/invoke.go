@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/casemate-dev/casemate/api/problem"
@@ -125,20 +124,21 @@ func (i *Invoker) run(ctx context.Context, c *Call, v *function.Version, alias s
 		Start: start, BytesIn: int64(len(c.Body)),
 	}}
 	r := &out.Receipt
-	tail := tail{max: c.KeepLog}
+	tail := tail{max: c.KeepLog, maxBytes: c.KeepLogBytes}
+	keep := func(at time.Time, text string) {
+		i.cfg.Recorder.Log(audit.LogLine{
+			Time: at, Namespace: r.Namespace, Function: r.Function, Version: r.Version,
+			RequestID: r.RequestID, Receipt: r.ID, Text: text,
+		})
+		tail.add(text)
+	}
 	res, runErr := i.cfg.Runner.Invoke(ctx, &sandbox.Invocation{
 		ID: r.ID, Version: v, Body: c.Body,
 		Head: sandbox.Head{
 			ID: c.RequestID, Method: c.Method, Path: c.Path, Query: c.Query, Headers: c.Headers, Params: c.Params,
 			Trigger: c.Trigger, Caller: principal, Deadline: start.Add(v.Config.Limits.Timeout).UnixMilli(),
 		},
-		Log: func(l sandbox.LogLine) {
-			i.cfg.Recorder.Log(audit.LogLine{
-				Time: l.Time, Namespace: r.Namespace, Function: r.Function, Version: r.Version,
-				RequestID: r.RequestID, Receipt: r.ID, Text: l.Text,
-			})
-			tail.add(l.Text)
-		},
+		Log: func(l sandbox.LogLine) { keep(l.Time, l.Text) },
 	})
 	u := &res.Usage
 	r.Wall, r.CPU, r.Memory = u.Wall, u.CPU, u.MemoryPeak
@@ -147,6 +147,10 @@ func (i *Invoker) run(ctx context.Context, c *Call, v *function.Version, alias s
 	r.Sandbox, r.Isolation, r.Cold = u.Sandbox, u.Kind, u.Cold
 	if r.Wall == 0 {
 		r.Wall = i.cfg.Clock().Sub(start)
+	}
+	if said := reported(runErr); len(said) > 0 {
+		// What a function says of its failure is for its log; a caller by HTTP never sees it.
+		keep(i.cfg.Clock(), string(said[:min(len(said), sandbox.MaxLogLine)]))
 	}
 	out.Log = tail.lines
 
@@ -158,6 +162,9 @@ func (i *Invoker) run(ctx context.Context, c *Call, v *function.Version, alias s
 		p := i.explain(runErr, v)
 		r.Status, r.Outcome = problem.Lookup(p.Code).Status, string(p.Code)
 		answer = p
+	}
+	if c.Trigger == TriggerLambda {
+		out.Fault = fault(c, v, out, runErr, answer)
 	}
 	// The caller may be gone, but what ran is on record: its cancellation must not
 	// reach the recorder.
@@ -194,6 +201,8 @@ func (i *Invoker) explain(err error, v *function.Version) *problem.Error {
 		p = problem.New(problem.FunctionOutput, "the function answered with more than %d bytes", lim.Output)
 	case sandbox.BadAnswer:
 		p = problem.New(problem.FunctionBadAnswer, "the function's answer has no valid head")
+	case sandbox.Fault:
+		p = problem.New(problem.FunctionCrashed, "the function reported that it failed")
 	case sandbox.Trap, sandbox.Exit:
 		p = problem.New(problem.FunctionCrashed, "the function ended without an answer")
 	case sandbox.BadModule:
@@ -203,6 +212,8 @@ func (i *Invoker) explain(err error, v *function.Version) *problem.Error {
 		i.cfg.Logger.Error("tampered artifact refused", "function", v.Ref.String(), "version", v.ID, "artifact", v.Artifact, "error", se)
 	case sandbox.Lost:
 		p = problem.New(problem.SandboxLost, "the sandbox ended before the function answered")
+	case sandbox.Refused:
+		p = problem.New(problem.NotImplemented, "%s", se.Public)
 	case sandbox.Unavailable:
 		p = problem.New(problem.Overloaded, "no sandbox could be had").After(time.Second)
 	default:
@@ -217,25 +228,4 @@ func (i *Invoker) Explain(err error, v *function.Version) error {
 		return nil
 	}
 	return i.explain(err, v)
-}
-
-// tail keeps the last lines of a log. Lines come from one goroutine at a time,
-// but the reader is another one.
-type tail struct {
-	mu    sync.Mutex
-	max   int
-	lines []string
-}
-
-func (t *tail) add(s string) {
-	if t.max <= 0 {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.lines) == t.max {
-		copy(t.lines, t.lines[1:])
-		t.lines = t.lines[:t.max-1]
-	}
-	t.lines = append(t.lines, s)
 }

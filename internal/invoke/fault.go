@@ -1,0 +1,83 @@
+package invoke
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"unicode/utf8"
+
+	"github.com/casemate-dev/casemate/api/problem"
+	"github.com/casemate-dev/casemate/internal/function"
+	"github.com/casemate-dev/casemate/internal/sandbox"
+)
+
+// maxFaultText bounds what is taken over from an answer with an error status.
+const maxFaultText = 4 << 10 // bytes
+
+// reported is what the function said of its failure, nil when it said nothing.
+func reported(err error) []byte {
+	var se *sandbox.Error
+	if errors.As(err, &se) && se.Kind == sandbox.Fault {
+		return se.Fault
+	}
+	return nil
+}
+
+// fault says how the function failed, in the words of AWS Lambda, or nil when it
+// did not. Failures on this side of the sandbox are no faults: their caller is to
+// see an error of the service, which clients try again.
+func fault(c *Call, v *function.Version, out *Outcome, runErr, answer error) []byte {
+	if runErr == nil {
+		if v.Config.Runtime.Lambda() || out.Status < http.StatusBadRequest {
+			return nil
+		}
+		return faultJSON(fmt.Sprintf("Function.Status%d", out.Status), statusText(out))
+	}
+	if said := reported(runErr); json.Valid(said) {
+		return said
+	}
+	var se *sandbox.Error
+	if !errors.As(runErr, &se) {
+		return nil
+	}
+	kind := ""
+	switch se.Kind {
+	case sandbox.Timeout:
+		return faultJSON("Sandbox.Timedout", fmt.Sprintf("RequestId: %s Error: Task timed out after %.2f seconds", c.RequestID, v.Config.Limits.Timeout.Seconds()))
+	case sandbox.Trap, sandbox.Exit, sandbox.Fault, sandbox.Stack, sandbox.CPU, sandbox.Calls, sandbox.Lost:
+		// Lost too: the function may have done its work, or half of it, and a client of AWS
+		// would have it done again without asking, were this an error of the service.
+		kind = "Runtime.ExitError"
+	case sandbox.Memory:
+		kind = "Runtime.OutOfMemory"
+	case sandbox.Output:
+		kind = "Function.ResponseSizeTooLarge"
+	case sandbox.BadAnswer:
+		kind = "Runtime.InvalidResponse"
+	case sandbox.Canceled, sandbox.BadModule, sandbox.Tampered, sandbox.Stale, sandbox.Unavailable:
+		return nil
+	default:
+		return nil
+	}
+	return faultJSON(kind, "RequestId: "+c.RequestID+" Error: "+problem.From(answer).Detail)
+}
+
+// statusText is the answer as text, if it is one.
+func statusText(out *Outcome) string {
+	if len(out.Body) == 0 || len(out.Body) > maxFaultText || !utf8.Valid(out.Body) {
+		return fmt.Sprintf("the function answered with the status %d", out.Status)
+	}
+	return string(out.Body)
+}
+
+func faultJSON(kind, message string) []byte {
+	b, err := json.Marshal(struct {
+		Type    string `json:"errorType"`
+		Message string `json:"errorMessage"`
+	}{kind, message})
+	if err != nil { // cannot happen: both are strings
+		return []byte(`{"errorType":"Runtime.ExitError"}`)
+	}
+	return b
+}

@@ -46,8 +46,17 @@ type worker struct {
 const mostHeld = 8
 
 // longGuest is how long a guest takes before another processor is given the lead at
-// once, when more work is waiting.
-const longGuest = 60 * time.Microsecond
+// once, when more work is waiting; slowGuest is how long it takes before somebody else
+// reads in any case. A guest that faults in much memory takes long without a tick, and
+// so does clearing away after it.
+const (
+	longGuest = 60 * time.Microsecond
+	slowGuest = 500 * time.Microsecond
+)
+
+// longSlice is the slice of a thread whose guest takes long: longer than the kernel
+// gives by itself, so that all others go before it.
+const longSlice = 20 * time.Millisecond
 
 func newCrew(s *server, r *wire.Reader) *crew {
 	most := 2 * runtime.NumCPU()
@@ -115,7 +124,8 @@ func (w *worker) do(i *invocation) {
 	i.worker = w
 	others := c.running.Add(1) - 1
 	defer c.running.Add(-1)
-	if c.reader.Buffered() && int(others)+1 < runtime.NumCPU() && i.v.usual() > longGuest {
+	usual := i.v.usual()
+	if usual > slowGuest || usual > longGuest && c.reader.Buffered() && int(others)+1 < runtime.NumCPU() {
 		w.pass()
 	}
 	i.run()

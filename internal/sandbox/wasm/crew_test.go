@@ -1,10 +1,14 @@
 package wasm
 
 import (
+	"io"
 	"math/rand/v2"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/casemate-dev/casemate/internal/function"
 	"github.com/casemate-dev/casemate/internal/sandbox"
 	"github.com/casemate-dev/casemate/internal/sandbox/sandboxtest"
 	"github.com/casemate-dev/casemate/internal/sandbox/wire"
@@ -115,4 +119,43 @@ func TestEveryInvocationIsAnswered(t *testing.T) {
 			t.Errorf("stream %d ended with %q, want one of %q", f.Stream, got, kind.want)
 		}
 	}
+}
+
+// TestLeaderDoesNotKeepOthersWaiting runs guests by a leader. The lead is somebody
+// else's by the end of one that goes deep and is stopped at its first tick, and of one
+// of which it is known that it is slow; it stays where it is for any other.
+func TestLeaderDoesNotKeepOthersWaiting(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t, "")
+	e.srv.out = wire.NewWriter(io.Discard)
+	for _, c := range []struct {
+		name  string
+		code  []byte
+		usual time.Duration
+		leads bool
+	}{
+		{"deep", sandboxtest.Recurse(), 0, false},
+		{"slow", sandboxtest.Hello(), 2 * slowGuest, false},
+		{"quick", sandboxtest.Hello(), 0, true},
+	} {
+		v := e.load(c.code, function.EntryCommand)
+		crew := newCrew(e.srv, wire.NewReader(strings.NewReader("")))
+		w := &worker{crew: crew, leading: true}
+		runtime.LockOSThread() // as a worker does
+		for range 2 {          // the second on an instance that is there
+			v.typical.Store(int64(c.usual))
+			w.leading = true
+			w.do(e.srv.takeInvocation(v))
+			if w.leading != c.leads {
+				t.Errorf("%s: leading is %v", c.name, w.leading)
+			}
+			if !w.leading {
+				<-crew.ended // whoever got the lead finds nothing to read
+				crew = newCrew(e.srv, wire.NewReader(strings.NewReader("")))
+				w.crew = crew
+			}
+		}
+		runtime.UnlockOSThread()
+	}
+	e.srv.work.Wait()
 }

@@ -29,6 +29,7 @@ type invocation struct {
 	boot     *boot // while an instance is brought to its ready state
 	// preparing is set while a handler that begins from nothing is not yet handling.
 	preparing bool
+	long      bool // the thread has a long slice
 
 	stream   uint32
 	input    []byte // head line and body
@@ -162,6 +163,7 @@ func (i *invocation) run() {
 
 // enter runs the guest.
 func (i *invocation) enter() error {
+	defer i.endLong()
 	if i.v.ready != nil {
 		return i.fromReady()
 	}

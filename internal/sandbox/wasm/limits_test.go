@@ -167,3 +167,26 @@ func TestMoreThanItsLimitToStart(t *testing.T) {
 		t.Errorf("%d bytes are left over", used)
 	}
 }
+
+// TestDeepestStack sees how much a guest that calls itself for ever holds when it is
+// stopped. Fuel decides when that is, so it is the same each time.
+func TestDeepestStack(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t, "")
+	v := e.load(st.Recurse(), function.EntryCommand)
+	i := e.srv.takeInvocation(v)
+	defer e.srv.giveInvocation(i)
+	i.begin(generous.Timeout, time.Minute, noLimit)
+	f := i.explain(i.enter(), false)
+	size := i.inst.stack.size()
+	i.leave()
+	if f == nil || f.kind != sandbox.Stack {
+		t.Fatalf("it ended with %v", f)
+	}
+	if size <= maxStack || size > deepestStack {
+		t.Errorf("its stack had %d bytes when it was stopped", size)
+	}
+}
+
+// deepestStack is what a guest may have taken, in bytes, before a tick looks.
+const deepestStack = 8 << 20

@@ -46,6 +46,7 @@ type server struct {
 	clock   func() time.Time
 	epoch   time.Time // where the guests' monotonic clock begins, but for a second
 	out     *wire.Writer
+	slice   slice
 	cache   *native.Cache
 	runtime wazero.Runtime
 	memory  *memory.System
@@ -98,7 +99,7 @@ func newServer(conn io.Writer, opts Options) (*server, error) {
 		opts.Memory = DefaultMemory
 	}
 	s := &server{
-		clock: opts.Clock, epoch: opts.Clock(), out: wire.NewWriter(conn),
+		clock: opts.Clock, epoch: opts.Clock(), out: wire.NewWriter(conn), slice: newSlice(),
 		budget: memory.NewBudget(uint64(opts.Memory)), instanceConfig: instanceConfig(),
 		loading: map[uint32]*loading{}, versions: map[uint32]*version{}, invocations: map[uint32]*invocation{},
 	}

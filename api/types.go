@@ -12,15 +12,20 @@ import "time"
 // FunctionConfig is what a version is configured with. A zero field means the
 // node's default; the node answers with every field filled in.
 type FunctionConfig struct {
-	Runtime       string            `json:"runtime" enum:"go,rust,c,assemblyscript,js,ts,wasm"`
-	Entry         string            `json:"entry,omitempty" enum:"command,handle"`
-	Isolation     string            `json:"isolation,omitempty" enum:"invocation"`
+	Runtime       string            `json:"runtime" enum:"go,rust,c,assemblyscript,js,ts,wasm,provided,nodejs,python,http,azure"`
+	Entry         string            `json:"entry,omitempty" enum:"command,handle" doc:"Of modules; the runtimes provided, nodejs, python, http and azure have none"`
+	Handler       string            `json:"handler,omitempty" doc:"Of nodejs and python: file and function, such as index.handler"`
+	Command       []string          `json:"command,omitempty" doc:"Of http and azure: a file of the function, or node or python3, and its arguments"`
+	Isolation     string            `json:"isolation,omitempty" enum:"invocation,instance"`
+	Sandbox       string            `json:"sandbox,omitempty" enum:"gvisor"`
 	MemoryBytes   int64             `json:"memoryBytes,omitempty"`
 	TimeoutMillis int64             `json:"timeoutMillis,omitempty"`
 	CPUMillis     int64             `json:"cpuMillis,omitempty" doc:"Processor time of one invocation"`
 	Calls         int64             `json:"calls,omitempty" doc:"Host calls one invocation may make"`
 	OutputBytes   int64             `json:"outputBytes,omitempty"`
 	LogBytes      int64             `json:"logBytes,omitempty"`
+	ScratchBytes  int64             `json:"scratchBytes,omitempty" doc:"Of /tmp, which counts towards the memory"`
+	Processes     int               `json:"processes,omitempty" doc:"Processes and threads at once"`
 	Concurrency   Concurrency       `json:"concurrency,omitzero"`
 	Environment   map[string]string `json:"environment,omitempty"`
 	HTTP          []HTTPTrigger     `json:"http,omitempty"`
@@ -258,16 +263,26 @@ type LogQuery struct {
 // Key is an API key without its secret.
 type Key struct {
 	ID      string     `json:"id"`
+	Kind    string     `json:"kind" enum:"bearer,aws"`
 	Name    string     `json:"name,omitempty"`
 	Scopes  []string   `json:"scopes"`
 	Created time.Time  `json:"created"`
 	Creator string     `json:"creator"`
 	Expires *time.Time `json:"expires,omitempty"`
 	Revoked *time.Time `json:"revoked,omitempty"`
+	// AccessKeyID is how clients of AWS name the key; of kind aws only.
+	AccessKeyID string `json:"accessKeyId,omitempty"`
 }
+
+// The kinds of keys.
+const (
+	KeyBearer = "bearer" // sent with each request
+	KeyAWS    = "aws"    // an access key, with which clients of AWS sign
+)
 
 // CreateKey asks for a key.
 type CreateKey struct {
+	Kind          string   `json:"kind,omitempty" enum:"bearer,aws"` // bearer when empty
 	Name          string   `json:"name,omitempty"`
 	Scopes        []string `json:"scopes"`
 	ExpiresMillis int64    `json:"expiresInMillis,omitempty"` // 0: never

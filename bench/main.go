@@ -28,7 +28,7 @@ type config struct {
 	duration  time.Duration
 	warmup    time.Duration
 	colds     int // cold starts of each kind
-	functions int // idle ones; a fifth as many scripts
+	functions int // idle ones, of each kind
 }
 
 func main() {
@@ -57,7 +57,7 @@ func run() error {
 	flag.DurationVar(&cfg.duration, "duration", 4*time.Second, "of each load")
 	flag.DurationVar(&cfg.warmup, "warmup", 2*time.Second, "load before the first round")
 	flag.IntVar(&cfg.colds, "colds", 20, "cold starts, of which the median counts")
-	flag.IntVar(&cfg.functions, "functions", 1000, "idle functions to deploy; and a fifth as many scripts")
+	flag.IntVar(&cfg.functions, "functions", 1000, "idle functions of each kind to deploy")
 	render := flag.Bool("render", false, "only write BENCHMARKS.md again")
 	flag.Parse()
 	if *render {

@@ -160,9 +160,9 @@ func (s *site) target(namespace string, f built) *target {
 }
 
 // sandboxes waits until the node has that many processes kept ready for a namespace
-// to come, and no others when alone is set.
-func (s *site) sandboxes(ctx context.Context, warm int, alone bool) error {
-	return poll(ctx, 20*time.Millisecond, func() error {
+// to come, and no others when alone is set. It asks every so often: answering is work.
+func (s *site) sandboxes(ctx context.Context, every time.Duration, warm int, alone bool) error {
+	return poll(ctx, every, func() error {
 		st, err := s.client.Status(ctx)
 		if err != nil {
 			return err

@@ -50,6 +50,7 @@ const (
 	reservedVariable    = "CASEMATE_"
 	namespacePathPrefix = "/~"
 	platformPathPrefix  = "/.casemate"
+	lambdaPath          = "/2015-03-31"
 )
 
 const (
@@ -63,8 +64,10 @@ var (
 )
 
 // The values that a field may have.
-func runtimes() []string { return []string{"go", "rust", "c", "assemblyscript", "js", "ts", "wasm"} }
-func entries() []string  { return []string{"command", "handle"} }
+func runtimes() []string {
+	return append([]string{"go", "rust", "c", "assemblyscript", "js", "ts", "wasm"}, nativeRuntimes()...)
+}
+func entries() []string { return []string{"command", "handle"} }
 func methods() []string {
 	return []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "ANY"}
 }
@@ -97,13 +100,14 @@ func Check(name string, cfg api.FunctionConfig) []FieldIssue {
 		c.name("", "function", name)
 	}
 	c.oneOf("runtime", cfg.Runtime, runtimes())
-	if cfg.Entry != "" {
+	if cfg.Entry != "" && !Native(cfg.Runtime) {
 		c.oneOf("entry", cfg.Entry, entries())
 	}
 	if script(cfg.Runtime) && cfg.Entry == "command" {
 		c.add("entry", cfg.Entry, "the runtime "+cfg.Runtime+" has no entry command", "leave entry out: the default export's fetch is called for each request")
 	}
-	c.isolation(cfg.Isolation)
+	c.native(&cfg)
+	c.isolation(cfg.Runtime, cfg.Isolation)
 	c.size("memory", cfg.MemoryBytes, MinMemory, MaxMemory)
 	c.duration("timeout", cfg.TimeoutMillis, MinTimeout, MaxTimeout)
 	c.duration("limits.cpu", cfg.CPUMillis, MinCPU, MaxCPU)
@@ -157,7 +161,7 @@ func (c *check) oneOf(field, value string, allowed []string) {
 		return
 	}
 	remedy := "write one of " + strings.Join(allowed, ", ")
-	if guess, ok := languages()[strings.ToLower(value)]; ok && field == "runtime" { // before nearest, to which rs is almost ts
+	if guess := otherRuntime(value); guess != "" && field == "runtime" { // before nearest, to which rs is almost ts
 		remedy = "write " + guess
 	} else if guess := nearest(value, allowed); guess != "" {
 		remedy = "write " + guess
@@ -165,22 +169,23 @@ func (c *check) oneOf(field, value string, allowed []string) {
 	c.add(field, value, "there is no "+field+" "+quote(value), remedy)
 }
 
-// languages are other names of the runtimes.
-func languages() map[string]string {
-	return map[string]string{
-		"golang": "go", "tinygo": "go", "rs": "rust", "cargo": "rust", "clang": "c", "cc": "c", "as": "assemblyscript", "asc": "assemblyscript",
-		"javascript": "js", "ecmascript": "js", "mjs": "js", "jsx": "js", "node": "js", "nodejs": "js", "node.js": "js", "bun": "js",
-		"typescript": "ts", "mts": "ts", "tsx": "ts", "deno": "ts", "wasi": "wasm", "webassembly": "wasm",
-	}
-}
-
-func (c *check) isolation(v string) {
+// isolation checks what separates two invocations. Modules always have the strictest.
+func (c *check) isolation(runtime, v string) {
+	const strictest = "leave it out, or write invocation: each invocation gets a state that nobody used before"
 	switch v {
 	case "", "invocation":
-	case "instance", "gvisor":
-		c.add("isolation", v, "isolation "+quote(v)+" is not available yet", "leave it out, or write invocation: each invocation gets a state that nobody used before")
+	case "instance":
+		if !Native(runtime) {
+			c.add("isolation", v, "isolation "+quote(v)+" goes with the runtimes "+strings.Join(nativeRuntimes(), ", "), strictest)
+		}
+	case "gvisor":
+		c.add("isolation", v, "gvisor is a kind of sandbox, not of isolation", "write sandbox: gvisor, with one of the runtimes "+strings.Join(nativeRuntimes(), ", "))
 	default:
-		c.add("isolation", v, "there is no isolation "+quote(v), "leave it out, or write invocation: each invocation gets a state that nobody used before")
+		if Native(runtime) {
+			c.add("isolation", v, "there is no isolation "+quote(v), "write instance, which is the default, or invocation")
+			return
+		}
+		c.add("isolation", v, "there is no isolation "+quote(v), strictest)
 	}
 }
 

@@ -50,8 +50,15 @@ func (p *parse) function(f field) Function {
 	cfg := &fn.Config
 	p.text(n, "runtime", &cfg.Runtime)
 	p.text(n, "entry", &cfg.Entry)
+	p.text(n, "handler", &cfg.Handler)
+	cfg.Command = list(n, "command")
 	p.text(n, "isolation", &cfg.Isolation)
+	p.text(n, "sandbox", &cfg.Sandbox)
 	p.size(n, prefix, "memory", &cfg.MemoryBytes, MinMemory, MaxMemory, "128Mi")
+	p.size(n, prefix, "scratch", &cfg.ScratchBytes, MinScratch, MaxScratch, "64Mi")
+	var processes int64
+	p.count(n, prefix, "processes", &processes, 1, MaxProcesses)
+	cfg.Processes = int(processes)
 	p.duration(n, prefix, "timeout", &cfg.TimeoutMillis, MinTimeout, MaxTimeout, "10s")
 	if l := n.get("limits"); l != nil {
 		p.duration(l.value, prefix+".limits", "cpu", &cfg.CPUMillis, MinCPU, MaxCPU, "500ms")

@@ -74,15 +74,20 @@ func Parse(name string, src []byte) (*Manifest, error) {
 
 // WithDefaults fills in what cfg leaves open, as a node does.
 func WithDefaults(cfg api.FunctionConfig) api.FunctionConfig {
-	if script(cfg.Runtime) {
+	switch {
+	case Native(cfg.Runtime):
+		nativeDefaults(&cfg)
+	case script(cfg.Runtime):
 		fill(&cfg.Entry, "handle")
 	}
-	fill(&cfg.Entry, "command")
-	fill(&cfg.Isolation, "invocation")
-	fill(&cfg.MemoryBytes, DefaultMemory)
+	if !Native(cfg.Runtime) {
+		fill(&cfg.Entry, "command")
+		fill(&cfg.Isolation, "invocation")
+		fill(&cfg.MemoryBytes, DefaultMemory)
+		fill(&cfg.Calls, DefaultCalls)
+	}
 	fill(&cfg.TimeoutMillis, DefaultTimeout.Milliseconds())
 	fill(&cfg.CPUMillis, DefaultCPU.Milliseconds())
-	fill(&cfg.Calls, DefaultCalls)
 	fill(&cfg.OutputBytes, DefaultOutput)
 	fill(&cfg.LogBytes, DefaultLog)
 	fill(&cfg.Concurrency.Max, DefaultConcurrency)

@@ -80,6 +80,9 @@ func (c *check) path(field, path string) {
 	case strings.HasPrefix(path, namespacePathPrefix):
 		bad("paths that begin with /~ lead to namespaces", "choose another path: the namespace is put before it by itself")
 		return
+	case path == lambdaPath || strings.HasPrefix(path, lambdaPath+"/"):
+		bad("paths below "+lambdaPath+" are the Lambda API's", "choose another path")
+		return
 	case strings.HasPrefix(strings.ToLower(path), platformPathPrefix):
 		bad("paths that begin with /.casemate are the platform's own", "choose another path")
 		return

@@ -94,9 +94,9 @@ func synonyms() map[string]string {
 		"env": "environment", "envs": "environment", "vars": "environment", "variables": "environment",
 		"route": "http", "routes": "http", "trigger": "http", "triggers": "http", "endpoints": "http", "events": "http",
 		"ram": "memory", "memorysize": "memory", "src": "source", "dir": "source", "folder": "source", "code": "source",
-		"language": "runtime", "lang": "runtime", "handler": "entry", "main": "entry", "scale": "concurrency",
+		"language": "runtime", "lang": "runtime", "main": "entry", "cmd": "command", "args": "command", "start": "command", "scale": "concurrency",
 		"url": "path", "uri": "path", "verb": "method", "anonymous": "public", "auth": "public", "maxbody": "bodyLimit",
-		"tenant": "namespace", "origin": "origins", "stdout": "output", "logs": "log", "cputime": "cpu", "cpums": "cpu", "fuel": "cpu", "subrequests": "calls", "hostcalls": "calls",
+		"tenant": "namespace", "origin": "origins", "stdout": "output", "logs": "log", "cputime": "cpu", "cpums": "cpu", "fuel": "cpu", "tmp": "scratch", "disk": "scratch", "ephemeralstorage": "scratch", "pids": "processes", "threads": "processes", "subrequests": "calls", "hostcalls": "calls",
 	}
 }
 

@@ -158,6 +158,8 @@ func (p *parse) wrongKind(s spot, k *broken.Type) {
 		}
 	case want == "string" && scalar:
 		remedy = `put it in quotes: "` + shown + `"`
+	case strings.HasSuffix(s.name, ".command"):
+		remedy = "write a list, one argument an item, as in command: [./server, --quiet]"
 	case strings.HasSuffix(s.name, ".http"):
 		remedy = "write a list of routes, as in http: [{method: GET, path: /hello}]"
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/casemate-dev/casemate/internal/cli"
 	"github.com/casemate-dev/casemate/internal/node"
+	"github.com/casemate-dev/casemate/internal/sandbox/box/stub"
 	"github.com/casemate-dev/casemate/internal/sandbox/process"
 )
 
@@ -24,6 +25,13 @@ func main() {
 	if len(os.Args) > 0 && process.IsSandbox(os.Args[0]) {
 		os.Exit(process.Main())
 	}
+	// Nor must the broker and the init of a box, where this program plays them because
+	// it was built without the small one that does.
+	if len(os.Args) > 0 {
+		if code, ok := stub.Main(os.Args[0]); ok {
+			os.Exit(code)
+		}
+	}
 	os.Exit(cli.Main(context.Background(), cli.Env{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Getenv: os.Getenv, Clock: time.Now, Version: release(), Up: up, Root: os.Geteuid() == 0,
@@ -34,7 +42,7 @@ func main() {
 func up(ctx context.Context, o cli.UpOptions) error {
 	return node.Run(ctx, node.Options{
 		DataDir: o.DataDir, KeyFile: o.KeyFile, Gateway: o.Gateway, Control: o.Control, Hosts: o.Hosts,
-		AllowTLS12: o.AllowTLS12, Drain: o.Drain, AdminKey: o.AdminKey, Version: release(),
+		AllowTLS12: o.AllowTLS12, Unsandboxed: o.Unsandboxed, Drain: o.Drain, AdminKey: o.AdminKey, Version: release(),
 		Logger: slog.New(o.LogHandler),
 		Ready: func(r node.Ready) error {
 			return o.Ready(cli.ReadyInfo{

@@ -10,6 +10,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -37,6 +38,7 @@ type Blobs struct {
 	bus    *Bus
 	bucket string
 	stream jetstream.Stream
+	space  sync.Pool // of *[]byte, each for one chunk: most blobs are smaller than that
 }
 
 // head is the stored description of a blob. Chunks < 0 marks a deleted one.
@@ -69,6 +71,10 @@ func (b *Bus) Blobs(ctx context.Context, bucket string) (*Blobs, error) {
 		return nil, err
 	}
 	o := &Blobs{bus: b, bucket: bucket, stream: st}
+	o.space.New = func() any {
+		b := make([]byte, chunkSize)
+		return &b
+	}
 	if err := o.sweep(ctx); err != nil {
 		return nil, err
 	}
@@ -160,7 +166,9 @@ func (o *Blobs) putChunks(ctx context.Context, name string, h *head, r io.Reader
 		}
 		return nil
 	}
-	buf := make([]byte, chunkSize)
+	space := o.space.Get().(*[]byte)
+	defer o.space.Put(space) // each chunk is copied when it is framed
+	buf := *space
 	for {
 		n, err := fill(r, buf)
 		last := errors.Is(err, io.EOF)

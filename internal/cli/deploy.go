@@ -57,7 +57,7 @@ func (a *app) deployCommand() *cobra.Command {
 	fl.BoolVar(&f.plan, "plan", false, "Only show what would change")
 	fl.BoolVarP(&f.yes, "yes", "y", false, "Do not ask about warnings")
 	fl.StringSliceVar(&f.only, "only", nil, "Only these functions; repeatable")
-	fl.StringArrayVar(&f.prebuilt, "prebuilt", nil, "Module, or for js and ts a bundle, to use in place of a build, as NAME=FILE; repeatable")
+	fl.StringArrayVar(&f.prebuilt, "prebuilt", nil, "Module, for js and ts a bundle, for native runtimes a zip archive, to use in place of a build, as NAME=FILE; repeatable")
 	fl.StringVar(&f.alias, "alias", "", "Alias to move (default live)")
 	return cmd
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/casemate-dev/casemate/api"
 	"github.com/casemate-dev/casemate/api/manifest"
+	"github.com/casemate-dev/casemate/internal/cli/build"
 	"github.com/casemate-dev/casemate/internal/cli/output"
 )
 
@@ -75,14 +76,22 @@ func (a *app) describeVersion(f *api.Function) error {
 	}
 	cfg := v.Config
 	row("live", "%s, %s, by %s", a.p.ID(v.ID), a.p.Time(v.Created), v.Creator)
-	row("code", "%s, %s, entry %s", cfg.Runtime, output.Bytes(v.Size), cfg.Entry)
+	row("code", "%s, %s, %s", cfg.Runtime, output.Bytes(v.Size), entered(&cfg))
 	span := func(millis int64) string {
 		return manifest.FormatDuration(time.Duration(millis) * time.Millisecond)
 	}
-	row("limits", "memory %s, timeout %s, CPU %s, %d host calls, output %s, log %s", output.Bytes(cfg.MemoryBytes),
-		span(cfg.TimeoutMillis), span(cfg.CPUMillis), cfg.Calls, output.Bytes(cfg.OutputBytes), output.Bytes(cfg.LogBytes))
+	own := fmt.Sprintf("%d host calls", cfg.Calls)
+	if manifest.Native(cfg.Runtime) {
+		own = fmt.Sprintf("scratch space %s, %d processes", output.Bytes(cfg.ScratchBytes), cfg.Processes)
+	}
+	row("limits", "memory %s, timeout %s, CPU %s, %s, output %s, log %s", output.Bytes(cfg.MemoryBytes),
+		span(cfg.TimeoutMillis), span(cfg.CPUMillis), own, output.Bytes(cfg.OutputBytes), output.Bytes(cfg.LogBytes))
 	row("concurrency", "at most %d, %d reserved", cfg.Concurrency.Max, cfg.Concurrency.Reserved)
-	row("isolation", "%s", cfg.Isolation)
+	isolation := cfg.Isolation
+	if cfg.Sandbox != "" {
+		isolation += ", in " + cfg.Sandbox
+	}
+	row("isolation", "%s", isolation)
 	for _, k := range slices.Sorted(maps.Keys(cfg.Environment)) {
 		row("environment", "%s=%s", k, cfg.Environment[k])
 	}
@@ -184,4 +193,18 @@ func percents(ws []api.Weight) string {
 		out[i] = fmt.Sprintf("%d%%", w.Percent)
 	}
 	return strings.Join(out, "/")
+}
+
+// entered says how a version's code is entered: as its runtime has it.
+func entered(cfg *api.FunctionConfig) string {
+	switch {
+	case cfg.Handler != "":
+		return "handler " + cfg.Handler
+	case len(cfg.Command) > 0:
+		return "command " + strings.Join(cfg.Command, " ")
+	case manifest.Native(cfg.Runtime):
+		return map[string]string{build.Provided: "program bootstrap", build.Azure: "as host.json says"}[cfg.Runtime]
+	default:
+		return "entry " + cfg.Entry
+	}
 }

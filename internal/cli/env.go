@@ -45,7 +45,10 @@ type UpOptions struct {
 	Control    string   // likewise
 	Hosts      []string // further names and addresses for the certificate
 	AllowTLS12 bool
-	Drain      time.Duration // for work in flight, once ctx has ended
+	// Unsandboxed lets native functions run as plain processes where the machine
+	// cannot lock them in.
+	Unsandboxed bool
+	Drain       time.Duration // for work in flight, once ctx has ended
 	// AdminKey is the key that this client holds for the directory, if any. When
 	// there is none, or the node does not take it any more, Ready carries a new one:
 	// whoever can open the directory and its root key may have it.

@@ -165,6 +165,10 @@ func (n *fakeNode) createKey(r *http.Request) (any, error) {
 		t := noon.Add(time.Duration(in.ExpiresMillis) * time.Millisecond)
 		k.Expires = &t
 	}
+	k.Kind = cmp.Or(in.Kind, api.KeyBearer)
+	if k.Kind == api.KeyAWS {
+		k.AccessKeyID = "CASENEWKEY"
+	}
 	n.keys = append(n.keys, k)
 	return api.CreatedKey{Key: k, Secret: "cm_" + k.ID + "_freshly-made-secret"}, nil
 }

@@ -22,6 +22,10 @@ func (a *app) initCommand() *cobra.Command {
 			name. Nothing that exists is overwritten.
 
 			Runtimes: ` + strings.Join(scaffold.Runtimes(), ", ") + `.
+			go to ts become WebAssembly modules. nodejs and python are AWS Lambda handlers,
+			provided is a program on the Lambda Runtime API (in Go), http is a server on
+			$PORT as for Cloud Run, azure is an Azure Functions custom handler; those run
+			unmodified, in processes of their own.
 
 			JSON: {"name", "runtime", "dir", "files"}
 		`),
@@ -29,6 +33,7 @@ func (a *app) initCommand() *cobra.Command {
 			casemate init hello --runtime go
 			casemate init shop --runtime ts
 			casemate init resize --runtime rust --dir services/resize
+			casemate init orders --runtime nodejs
 		`),
 		Args: cobra.ArbitraryArgs,
 		RunE: a.run(arguments{1, 1, "a NAME for the function"}, func(_ context.Context, args []string) error {

@@ -151,12 +151,12 @@ func (e *buildFailure) Unwrap() error { return e.cause }
 func (a *app) buildOne(ctx context.Context, pr *project, f manifest.Function, tool *bytes.Buffer, steps *output.Steps) (built, error) {
 	req := build.Request{
 		Name: f.Name, Dir: pr.dir, Source: filepath.FromSlash(f.Source), Runtime: f.Config.Runtime, Entry: f.Config.Entry,
-		Out: tool, Clock: a.env.Clock,
+		Handler: f.Config.Handler, Command: f.Config.Command, Out: tool, Clock: a.env.Clock,
 	}
 	title := "build " + f.Name + " (" + f.Config.Runtime + ")"
 	if file, ok := pr.prebuilt[f.Name]; ok {
 		req.Source, req.Prebuilt = file, true
-		if f.Config.Runtime != build.JavaScript && f.Config.Runtime != build.TypeScript {
+		if f.Config.Runtime != build.JavaScript && f.Config.Runtime != build.TypeScript && !manifest.Native(f.Config.Runtime) {
 			req.Runtime = build.Wasm
 		}
 		title = "read " + f.Name + " (prebuilt)"

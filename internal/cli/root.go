@@ -72,7 +72,7 @@ func (a *app) root() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add(groupNode, a.upCommand(), a.statusCommand(), a.trustCommand())
+	add(groupNode, a.upCommand(), a.statusCommand(), a.postureCommand(), a.trustCommand())
 	add(groupBuild, a.initCommand(), a.devCommand(), a.deployCommand())
 	add(groupRun, a.invokeCommand(), a.logsCommand(), a.listCommand(), a.describeCommand(), a.receiptCommand())
 	add(groupVersions, a.versionsCommand(), a.aliasCommand(), a.rollbackCommand(), a.deleteCommand())

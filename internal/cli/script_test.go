@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 
+	"github.com/casemate-dev/casemate/api/manifest"
 	"github.com/casemate-dev/casemate/api/problem"
 	"github.com/casemate-dev/casemate/internal/cli"
 	"github.com/casemate-dev/casemate/internal/cli/build"
@@ -182,9 +183,9 @@ func runCommand(ts *testscript.TestScript, args []string) int {
 }
 
 // fakeBuild takes the file `code` of a source folder for the module. Scripts are
-// bundled as they always are: that needs no tool.
+// bundled as they always are, and native functions packed: that needs no tool.
 func fakeBuild(ctx context.Context, req build.Request) (build.Artifact, error) {
-	if req.Runtime == build.JavaScript || req.Runtime == build.TypeScript {
+	if req.Runtime == build.JavaScript || req.Runtime == build.TypeScript || manifest.Native(req.Runtime) {
 		req.Env = []string{"PATH="}
 		return build.Build(ctx, req)
 	}

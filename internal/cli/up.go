@@ -45,6 +45,11 @@ func (a *app) upCommand() *cobra.Command {
 			If your configuration holds no valid key for the data directory, the node makes a
 			new one: whoever can open the directory may have it.
 
+			Native functions are refused on a machine that cannot lock them in, unless
+			--unsandboxed says otherwise: then they run as plain processes of the user that
+			runs the node, can read what he can, and use his network. Status and every
+			receipt say so.
+
 			JSON: one object when the node is ready, {"context", "gatewayUrl", "controlUrl",
 			"dataDir", "firstBoot"}.
 		`),
@@ -70,6 +75,7 @@ func (a *app) upCommand() *cobra.Command {
 	fl.StringVar(&o.Control, "control", defaultControl, "Where operators connect")
 	fl.StringVar(&o.KeyFile, "key-file", "", "Root key (default root.key in the data directory)")
 	fl.BoolVar(&o.AllowTLS12, "allow-tls12", false, "Accept TLS 1.2 besides 1.3")
+	fl.BoolVar(&o.Unsandboxed, "unsandboxed", false, "INSECURE: run native functions without a sandbox where the machine has none to offer")
 	fl.StringSliceVar(&o.Hosts, "host", nil, "Further name or address for the certificate; repeatable")
 	fl.DurationVar(&o.Drain, "drain", defaultDrain, "How long work in flight may take at the end")
 	fl.StringVar(&level, "log-level", "info", "What the node logs: debug, info, warn or error")

@@ -28,15 +28,18 @@ const (
 // Options say how a node runs. The zero value of each field is safe; DataDir is
 // the only one that must be given.
 type Options struct {
-	DataDir    string        // created with mode 0700 when absent
-	KeyFile    string        // the root key; DataDir/root.key when empty
-	Gateway    string        // address; DefaultGateway when empty
-	Control    string        // address; DefaultControl when empty
-	Hosts      []string      // further names and addresses that the server certificate vouches for
-	AllowTLS12 bool          // TLS 1.3 is the least otherwise
-	Drain      time.Duration // how long work under way may take to finish at the end; DefaultDrain when zero
-	Capacity   int           // invocations at once; invoke.DefaultCapacity when zero
-	Warm       int           // sandbox processes kept ready; one when zero
+	DataDir    string   // created with mode 0700 when absent
+	KeyFile    string   // the root key; DataDir/root.key when empty
+	Gateway    string   // address; DefaultGateway when empty
+	Control    string   // address; DefaultControl when empty
+	Hosts      []string // further names and addresses that the server certificate vouches for
+	AllowTLS12 bool     // TLS 1.3 is the least otherwise
+	// Unsandboxed lets native functions run as plain processes where the machine cannot
+	// lock them in. It is said in the log, the status and every receipt.
+	Unsandboxed bool
+	Drain       time.Duration // how long work under way may take to finish at the end; DefaultDrain when zero
+	Capacity    int           // invocations at once; invoke.DefaultCapacity when zero
+	Warm        int           // sandbox processes kept ready; one when zero
 
 	// AdminKey is the administrator's key that the client holds. Ready carries a
 	// new one when it is missing or no longer valid: whoever may start the node on

@@ -82,6 +82,9 @@ type node struct {
 	code      *codestore.Store // nil when Options.Runner replaces the sandboxes
 	runner    sandbox.Runner
 	posture   func() api.SandboxStatus
+	native    func() string // in one line
+	walls     func() api.SandboxPosture
+	bare      bool // native functions run without a sandbox
 	admission *invoke.Admission
 	invoker   *invoke.Invoker
 	gateway   *gateway.Gateway
@@ -139,6 +142,8 @@ func (n *node) start(ctx context.Context) error {
 		// The doors open last, when everything behind them works.
 		{"building the gateway", n.buildGateway},
 		{"building the control plane", n.buildControl},
+		// What the start itself needed is the first to be handed back.
+		{"watching for rest", n.watchRest},
 	}
 	for _, s := range steps {
 		begun := n.clock()
@@ -234,7 +239,7 @@ func (n *node) openIdentity(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if n.keys, err = identity.OpenKeys(ctx, store, n.clock, rand.Reader); err != nil {
+	if n.keys, err = identity.OpenKeys(ctx, store, n.vault, n.clock, rand.Reader); err != nil {
 		return err
 	}
 	n.authority, err = identity.OpenAuthority(filepath.Join(n.opts.DataDir, "ca"), n.vault, n.names(), n.clock, rand.Reader)
@@ -319,9 +324,11 @@ func (n *node) collect(ctx context.Context) {
 	}
 }
 
-func (n *node) startSandboxes(context.Context) error {
+func (n *node) startSandboxes(ctx context.Context) error {
 	if n.opts.Runner != nil {
 		n.runner, n.posture = n.opts.Runner, func() api.SandboxStatus { return api.SandboxStatus{Enforced: []string{}} }
+		n.native = func() string { return "" }
+		n.walls = func() api.SandboxPosture { return api.SandboxPosture{Tiers: []api.TierPosture{}} }
 		return nil
 	}
 	var err error
@@ -338,8 +345,21 @@ func (n *node) startSandboxes(context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.runner, n.posture = r, func() api.SandboxStatus { return sandboxStatus(r) }
 	n.onStop("end the sandboxes", func(context.Context) error { return r.Close() })
+	all := &tiers{wasm: r}
+	natives, reason, err := n.startNative(ctx)
+	if err != nil {
+		return err
+	}
+	if natives == nil {
+		all.reason = reason
+	} else {
+		all.native = natives
+		n.onStop("end the native sandboxes", func(context.Context) error { return natives.Close() })
+	}
+	n.runner, n.posture = all, func() api.SandboxStatus { return sandboxStatus(r) }
+	n.native = func() string { return describe(natives, reason) }
+	n.walls = func() api.SandboxPosture { return sandboxPosture(r, natives, reason) }
 	return nil
 }
 
@@ -361,6 +381,7 @@ func (n *node) buildInvoke(context.Context) (err error) {
 func (n *node) buildGateway(context.Context) (err error) {
 	n.gateway, err = gateway.New(gateway.Config{
 		Invoker: n.invoker, Keys: n.keys, Logger: n.log.With("door", "gateway"), Clock: n.clock, NewID: n.ids.next,
+		Lambda: &gateway.Lambda{Keys: n.keys, Functions: lambdaFunctions{n.registry}},
 	})
 	if err != nil {
 		return err
@@ -378,7 +399,7 @@ func (n *node) buildGateway(context.Context) (err error) {
 func (n *node) buildControl(context.Context) (err error) {
 	n.control, err = control.New(control.Config{
 		Registry: n.registry, Invoker: n.invoker, Keys: n.keys, Recorder: n.recorder,
-		Status: n.status, Reserve: n.reserve, Prepare: n.prepare, Clock: n.clock, Logger: n.log.With("door", "control"), NewID: n.ids.next,
+		Status: n.status, Posture: n.walls, Reserve: n.reserve, Prepare: n.prepare, Clock: n.clock, Logger: n.log.With("door", "control"), NewID: n.ids.next,
 	})
 	return err
 }

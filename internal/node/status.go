@@ -31,11 +31,14 @@ func (n *node) status(ctx context.Context) api.Status {
 			{Name: "control", Address: n.controlListener.Addr().String(), TLS: least, URL: n.url(n.controlListener)},
 		},
 		Components: map[string]string{"bus": n.bus.Version(), "sandbox": "wasm"},
-		Functions:  len(n.registry.Functions("")), Invocations: admitted, InFlight: inFlight,
+		Functions:  n.registry.Len(), Invocations: admitted, InFlight: inFlight,
 		RSSBytes: residentBytes(),
 		Healthy:  state == "ready",
 	}
 	s.Sandbox = n.posture()
+	if native := n.native(); native != "" {
+		s.Components["native sandboxes"] = native
+	}
 	s.Warnings = append(s.Warnings, n.bus.Warnings()...)
 	s.Warnings = append(s.Warnings, n.recorder.Warnings()...)
 	if n.code != nil {
@@ -55,6 +58,9 @@ func (n *node) status(ctx context.Context) api.Status {
 	}
 	if n.opts.AllowTLS12 {
 		s.Warnings = append(s.Warnings, "TLS 1.2 is allowed")
+	}
+	if n.bare {
+		s.Warnings = append(s.Warnings, "native functions run without a sandbox: --unsandboxed was given, and this machine has none to offer")
 	}
 	return s
 }

@@ -37,8 +37,12 @@ func TestDeployServesAndSurvivesReopening(t *testing.T) {
 	b.wantLive(hello, v1)
 	v2 := b.deploy("default", "hello", "two", "/hello")
 	b.wantLive(hello, v2)
+	b.deploy("other", "hello", "three", "/hello")
 	b.reopen()
 	b.wantLive(hello, v2)
+	if n := b.Len(); n != 2 {
+		t.Errorf("there are two functions, and %d are counted", n)
+	}
 	vs, err := b.Versions(hello)
 	if err != nil || len(vs) != 2 || vs[0].ID != v2 || vs[1].ID != v1 {
 		t.Fatalf("versions %v, error %v", vs, err)
@@ -410,5 +414,69 @@ func TestMutationWaitsNoLongerThanItsContext(t *testing.T) {
 	defer cancel()
 	if err := b.Delete(short, ref("default", "hello"), "x"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestPlanSaysWhatChangesOfNativeVersions(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	old := spec("hello", "one", "GET /a")
+	old.Config.Runtime, old.Config.Entry, old.Config.Isolation = function.RuntimeHTTP, "", function.IsolationInvocation
+	old.Config.Command, old.Config.Sandbox = []string{"node", "server.js"}, function.SandboxGVisor
+	old.Config.Limits.Scratch, old.Config.Limits.Processes, old.Config.Limits.Calls = 64<<20, 64, 0
+	b.upload("one")
+	if _, err := b.tryDeploy("default", "", old); err != nil {
+		t.Fatal(err)
+	}
+	next := old
+	next.Config.Runtime, next.Config.Isolation, next.Config.Sandbox = function.RuntimeNodeJS, function.IsolationInstance, ""
+	next.Config.Command, next.Config.Handler = nil, "index.handler"
+	next.Config.Limits.Scratch, next.Config.Limits.Processes = 128<<20, 65
+	module := spec("hello", "one", "GET /a")
+	for _, c := range []struct {
+		to       Spec
+		diff     []Delta
+		warnings []string
+	}{
+		{next, []Delta{
+			{"command", "node server.js", ""},
+			{"handler", "", "index.handler"},
+			{"isolation", "invocation", "instance"},
+			{"processes", "64", "65"},
+			{"runtime", "http", "nodejs"},
+			{"sandbox", "gvisor", ""},
+			{"scratch", "64Mi", "128Mi"},
+		}, []string{
+			"scratch is raised from 64Mi to 128Mi", "processes is raised from 64 to 65",
+			"isolation is lowered from invocation to instance", "sandbox is lowered from gvisor",
+		}},
+	} {
+		p, err := b.Plan(ctx, "default", "", []Spec{c.to})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := p.Changes[0]
+		if !slices.Equal(got.Diff, c.diff) {
+			t.Errorf("differences %+v, want %+v", got.Diff, c.diff)
+		}
+		if len(got.Warnings) != len(c.warnings) {
+			t.Errorf("warnings %q", got.Warnings)
+		}
+		for i, w := range c.warnings {
+			if i < len(got.Warnings) && !strings.Contains(got.Warnings[i], w) {
+				t.Errorf("warning %q, want %q", got.Warnings[i], w)
+			}
+		}
+	}
+	// A module that becomes a native version is a step down, of which no detail need be told.
+	if _, err := b.tryDeploy("default", "", module); err != nil {
+		t.Fatal(err)
+	}
+	p, err := b.Plan(ctx, "default", "", []Spec{next})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(p.Changes[0].Warnings, func(s string) bool { return strings.Contains(s, "runtime nodejs runs as machine code") }) {
+		t.Errorf("warnings %q", p.Changes[0].Warnings)
 	}
 }

@@ -54,7 +54,10 @@ func fields(c *function.Config) map[string]string {
 	f := map[string]string{
 		"runtime":              string(c.Runtime),
 		"entry":                string(c.Entry),
+		"handler":              c.Handler,
+		"command":              strings.Join(c.Command, " "),
 		"isolation":            string(c.Isolation),
+		"sandbox":              string(c.Sandbox),
 		"memory":               size(l.Memory),
 		"timeout":              l.Timeout.String(),
 		"limits.cpu":           l.ComputeTime().String(),
@@ -63,6 +66,10 @@ func fields(c *function.Config) map[string]string {
 		"limits.log":           size(l.Log),
 		"concurrency.max":      strconv.Itoa(l.Concurrency),
 		"concurrency.reserved": strconv.Itoa(l.Reserved),
+	}
+	if c.Runtime.Native() {
+		delete(f, "limits.calls") // it has no host to call
+		f["scratch"], f["processes"] = size(l.Scratch), strconv.Itoa(l.Processes)
 	}
 	for name, value := range c.Environment {
 		f["environment."+name] = strconv.Quote(value)
@@ -122,6 +129,18 @@ func warnings(from, to *function.Config) []string {
 		raised(warn, "limits.calls", from.Limits.HostCalls(), to.Limits.HostCalls(), count)
 		raised(warn, "limits.output", from.Limits.Output, to.Limits.Output, size)
 		raised(warn, "limits.log", from.Limits.Log, to.Limits.Log, size)
+		raised(warn, "scratch", from.Limits.Scratch, to.Limits.Scratch, size)
+		raised(warn, "processes", from.Limits.Processes, to.Limits.Processes, strconv.Itoa)
+		if from.Runtime.Native() == to.Runtime.Native() {
+			if from.Isolation == function.IsolationInvocation && to.Isolation == function.IsolationInstance {
+				warn("isolation is lowered from invocation to instance: what one invocation leaves behind, the next can find")
+			}
+			if from.Sandbox == function.SandboxGVisor && to.Sandbox == "" {
+				warn("sandbox is lowered from gvisor to the machine's own kernel")
+			}
+		} else if to.Runtime.Native() {
+			warn("runtime %s runs as machine code in a process of its own, where %s ran as a module", to.Runtime, from.Runtime)
+		}
 		raised(warn, "concurrency.max", from.Limits.Concurrency, to.Limits.Concurrency, strconv.Itoa)
 		raised(warn, "concurrency.reserved", from.Limits.Reserved, to.Limits.Reserved, strconv.Itoa)
 		for i := range from.HTTP {

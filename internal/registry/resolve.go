@@ -155,6 +155,9 @@ func (r *Registry) Functions(ns string) []Function {
 	return fs
 }
 
+// Len is how many functions there are, refused ones included.
+func (r *Registry) Len() int { return len(r.current.Load().functions) }
+
 // Versions lists the versions of a function, the newest first. Refused ones are
 // left out; Faults names them.
 func (r *Registry) Versions(ref function.Ref) ([]*function.Version, error) {

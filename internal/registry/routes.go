@@ -182,6 +182,9 @@ func checkRoute(rt Route, field string) *problem.Error {
 	if strings.HasPrefix(p, "/~") {
 		return bad(".path", "paths that begin with /~ belong to namespaces").Fix("Leave the prefix out: the namespace of the function adds it.")
 	}
+	if p == "/2015-03-31" || strings.HasPrefix(p, "/2015-03-31/") {
+		return bad(".path", "paths below /2015-03-31 are the Lambda API's").Fix("Choose another path.")
+	}
 	if strings.HasPrefix(p, "/.casemate") {
 		return bad(".path", "paths that begin with /.casemate belong to the platform").Fix("Choose another path.")
 	}

@@ -86,7 +86,10 @@ func rules() []rule {
 			Reason: "the engine is the wasm tier's own affair, and it may run only inside a sandbox process",
 		},
 		{
-			From: []string{"internal", "api"}, Except: []string{"internal/sandbox/process", "internal/sandbox/sandboxtest", "internal/cli"}, Direct: true,
+			From: []string{"internal", "api"}, Except: []string{
+				"internal/sandbox/process", "internal/sandbox/sandboxtest", "internal/cli",
+				"internal/sandbox/box", "internal/sandbox/native/boxed", "internal/sandbox/native/unsandboxed", "internal/sandbox/native/nativetest",
+			}, Direct: true,
 			To:     []string{"os/exec"},
 			Reason: "only the sandbox starts processes on a node; compilers run on the client",
 		},

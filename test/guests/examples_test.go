@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/casemate-dev/casemate/api/manifest"
 	"github.com/casemate-dev/casemate/internal/cli/build"
 	"github.com/casemate-dev/casemate/internal/cli/scaffold"
 )
@@ -20,12 +21,20 @@ func (e Example) request() build.Request {
 	}
 }
 
-func TestExamplesAnswerAsPromised(t *testing.T) {
-	t.Parallel()
+// modules are the examples that become modules, or run on one. The others are called in
+// test/lambdas, by a node.
+func modules(t *testing.T) []Example {
+	t.Helper()
 	examples, err := Load(examplesDir(t))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return slices.DeleteFunc(examples, func(e Example) bool { return manifest.Native(e.Function.Config.Runtime) })
+}
+
+func TestExamplesAnswerAsPromised(t *testing.T) {
+	t.Parallel()
+	examples := modules(t)
 	for _, e := range examples {
 		t.Run(e.Function.Name, func(t *testing.T) {
 			t.Parallel()
@@ -76,10 +85,7 @@ func TestExamplesCoverEveryRuntimeAndEntry(t *testing.T) {
 func TestExamplesGlueDoesNotDrift(t *testing.T) {
 	t.Parallel()
 	glue := []string{"casemate.go", "casemate.c", "casemate.h", "src/casemate.rs", "assembly/casemate.ts", "src/casemate.d.ts"}
-	examples, err := Load(examplesDir(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	examples := modules(t)
 	type copied struct{ dir, name, runtime string }
 	var copies []copied
 	for _, e := range examples {
@@ -138,7 +144,7 @@ func TestExamplesOwnTestsPass(t *testing.T) {
 // hasOwnTests reports whether functions of that runtime come with unit tests in
 // their own language.
 func hasOwnTests(runtime string) bool {
-	return runtime == build.Go || runtime == build.Rust || runtime == build.JavaScript
+	return runtime == build.Go || runtime == build.Rust || runtime == build.JavaScript || runtime == build.Provided
 }
 
 // ownTests runs the unit tests of a function's folder.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +22,21 @@ func template(t *testing.T, runtime, entry string) build.Request {
 	if _, err := scaffold.Write(dir, "salute", runtime); err != nil {
 		t.Fatal(err)
 	}
-	return build.Request{Name: "salute", Dir: dir, Source: ".", Runtime: runtime, Entry: entry}
+	req := build.Request{Name: "salute", Dir: dir, Source: ".", Runtime: runtime, Entry: entry}
+	if manifest.Native(runtime) {
+		m, err := manifest.Load(filepath.Join(dir, manifest.FileName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Handler, req.Command = m.Functions[0].Config.Handler, m.Functions[0].Config.Command
+	}
+	return req
+}
+
+// moduleRuntimes are the runtimes whose templates become modules, or run on one. The
+// others are called in test/lambdas, by a node.
+func moduleRuntimes() []string {
+	return slices.DeleteFunc(scaffold.Runtimes(), manifest.Native)
 }
 
 // withCompiler spares an AssemblyScript function the fetching of its compiler, by
@@ -54,7 +69,7 @@ func greeting(runtime string) (Request, string) {
 
 func TestTemplatesBuildAndAnswer(t *testing.T) {
 	t.Parallel()
-	for _, runtime := range scaffold.Runtimes() {
+	for _, runtime := range moduleRuntimes() {
 		t.Run(runtime, func(t *testing.T) {
 			t.Parallel()
 			req := template(t, runtime, "")

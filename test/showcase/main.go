@@ -194,7 +194,7 @@ func (s *show) deploy(ctx context.Context, examples []guests.Example) ([]guests.
 		f := e.Function
 		_, _ = fmt.Fprintf(s.out, "  %-12s %-16s", f.Name, f.Config.Runtime)
 		err := build.Check(ctx, build.Request{
-			Name: f.Name, Dir: e.Dir, Source: f.Source, Runtime: f.Config.Runtime, Entry: f.Config.Entry,
+			Name: f.Name, Dir: e.Dir, Source: f.Source, Runtime: f.Config.Runtime, Entry: f.Config.Entry, Handler: f.Config.Handler, Command: f.Config.Command,
 		})
 		var missing *build.ToolchainError
 		if errors.As(err, &missing) {

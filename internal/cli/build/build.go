@@ -23,6 +23,11 @@ const (
 	JavaScript     = "js"
 	TypeScript     = "ts"
 	Wasm           = "wasm" // a module that was built already
+	Provided       = "provided"
+	NodeJS         = "nodejs"
+	Python         = "python"
+	HTTP           = "http"
+	Azure          = "azure"
 )
 
 // The entries of a module.
@@ -40,13 +45,16 @@ const MaxArtifact = 64 << 20
 
 // Request says what to build.
 type Request struct {
-	Name    string // of the function; used in messages
-	Dir     string // the manifest's folder
-	Source  string // the function's folder or .wasm file, relative to Dir; "" is Dir itself
-	Runtime string // Go, Rust, …
-	Entry   string // EntryCommand, or EntryHandle; "" is EntryCommand, for JavaScript and TypeScript EntryHandle
-	// Prebuilt says, of JavaScript and TypeScript, that Source names the artifact
-	// itself: a file with one ES module. A prebuilt module is Wasm.
+	Name    string   // of the function; used in messages
+	Dir     string   // the manifest's folder
+	Source  string   // the function's folder or .wasm file, relative to Dir; "" is Dir itself
+	Runtime string   // Go, Rust, …
+	Entry   string   // EntryCommand, or EntryHandle; "" is EntryCommand, for JavaScript and TypeScript EntryHandle, for native runtimes none
+	Handler string   // of NodeJS and Python: file and function; "": where AWS's console begins
+	Command []string // of HTTP and Azure: what is started in the folder
+	// Prebuilt says that Source names the artifact itself: of JavaScript and TypeScript
+	// a file with one ES module, of native runtimes a zip archive. A prebuilt module is
+	// Wasm.
 	Prebuilt bool
 
 	Out      io.Writer        // what the tools print, as it comes; nil: dropped
@@ -56,12 +64,12 @@ type Request struct {
 	Clock    func() time.Time // measures Artifact.Duration; nil: it stays zero
 }
 
-// Artifact is a built module, or for JavaScript and TypeScript a bundle: one ES
-// module, as text in UTF-8.
+// Artifact is a built module; or for JavaScript and TypeScript a bundle, one ES
+// module as text in UTF-8; or for native runtimes a zip archive.
 type Artifact struct {
 	Bytes    []byte
 	Digest   string // "sha256:" and 64 hex digits, of Bytes
-	Entry    string // as the module has it
+	Entry    string // as the module has it; of native runtimes none
 	Duration time.Duration
 }
 
@@ -88,8 +96,11 @@ func Build(ctx context.Context, req Request) (Artifact, error) {
 		return Artifact{}, err
 	}
 	check := checkModule
-	if script(j.Runtime) {
+	switch {
+	case script(j.Runtime):
 		check = checkScriptArtifact
+	case native(j.Runtime):
+		check = checkArchive
 	}
 	if err := check(j, module); err != nil {
 		return Artifact{}, err
@@ -120,7 +131,9 @@ func Check(ctx context.Context, req Request) error {
 }
 
 // Runtimes lists what Build can build, in the order in which to show it.
-func Runtimes() []string { return []string{Go, Rust, C, AssemblyScript, JavaScript, TypeScript, Wasm} }
+func Runtimes() []string {
+	return []string{Go, Rust, C, AssemblyScript, JavaScript, TypeScript, Wasm, Provided, NodeJS, Python, HTTP, Azure}
+}
 
 // builder is one runtime's way to a module.
 type builder struct {
@@ -141,6 +154,8 @@ func builderFor(name string) (builder, bool) {
 		return builder{buildAssemblyScript, checkAssemblyScript}, true
 	case JavaScript, TypeScript:
 		return builder{buildScript, checkScript}, true
+	case Provided, NodeJS, Python, HTTP, Azure:
+		return builder{buildNative, checkNative}, true
 	case Wasm:
 		return builder{readWasm, func(context.Context, *job) error { return nil }}, true
 	default:
@@ -165,17 +180,8 @@ func newJob(req Request) (*job, error) {
 	if !ok {
 		return nil, j.input("runtime", fmt.Sprintf("%q is not a runtime", req.Runtime), "use one of "+strings.Join(Runtimes(), ", "))
 	}
-	if j.Entry == "" {
-		j.Entry = EntryCommand
-		if script(j.Runtime) {
-			j.Entry = EntryHandle
-		}
-	}
-	if !slices.Contains([]string{EntryCommand, EntryHandle}, j.Entry) {
-		return nil, j.input("entry", fmt.Sprintf("%q is not an entry", j.Entry), "use command or handle")
-	}
-	if script(j.Runtime) && j.Entry != EntryHandle {
-		return nil, j.input("entry", "the runtime "+j.Runtime+" has no entry command", "leave entry out")
+	if err := j.enter(); err != nil {
+		return nil, err
 	}
 	j.Prebuilt = j.Prebuilt || j.Runtime == Wasm
 	if j.Out == nil {
@@ -202,8 +208,11 @@ func newJob(req Request) (*job, error) {
 		j.source = filepath.Clean(req.Source)
 	}
 	what := ".wasm file"
-	if script(j.Runtime) {
+	switch {
+	case script(j.Runtime):
 		what = "bundled .js file"
+	case native(j.Runtime):
+		what = ".zip file"
 	}
 	info, err := os.Stat(j.source)
 	switch {
@@ -223,6 +232,29 @@ func newJob(req Request) (*job, error) {
 		}
 	}
 	return j, nil
+}
+
+// enter completes and checks how the module is entered.
+func (j *job) enter() error {
+	if native(j.Runtime) {
+		if j.Entry != "" {
+			return j.input("entry", "the runtime "+j.Runtime+" runs programs, and entry is of modules", "leave entry out")
+		}
+		return nil
+	}
+	if j.Entry == "" {
+		j.Entry = EntryCommand
+		if script(j.Runtime) {
+			j.Entry = EntryHandle
+		}
+	}
+	if !slices.Contains([]string{EntryCommand, EntryHandle}, j.Entry) {
+		return j.input("entry", fmt.Sprintf("%q is not an entry", j.Entry), "use command or handle")
+	}
+	if script(j.Runtime) && j.Entry != EntryHandle {
+		return j.input("entry", "the runtime "+j.Runtime+" has no entry command", "leave entry out")
+	}
+	return nil
 }
 
 // cache gives a folder that is kept between builds of this source, made for the
@@ -261,7 +293,7 @@ func (j *job) output(path string) ([]byte, error) {
 		return nil, fmt.Errorf("reading the built module: %v", err)
 	}
 	if len(b) > MaxArtifact {
-		return nil, j.input("source", fmt.Sprintf("the module is larger than %d MiB", MaxArtifact>>20), "leave out what the function does not need")
+		return nil, j.input("source", fmt.Sprintf("the code is larger than %d MiB", MaxArtifact>>20), "leave out what the function does not need")
 	}
 	return b, nil
 }

@@ -35,8 +35,9 @@ var (
 		"CARGO_HOME", "CARGO_HTTP_CAINFO", "CARGO_NET_OFFLINE",
 		"RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "RUSTUP_DIST_SERVER", "RUSTUP_UPDATE_ROOT", "RUSTUP_AUTO_INSTALL",
 	}
-	cTool  = []string{"WASI_SDK_PATH"}
-	jsTool = []string{"npm_config_registry", "npm_config_cache", "npm_config_cafile", "NODE_EXTRA_CA_CERTS"}
+	cTool      = []string{"WASI_SDK_PATH"}
+	pythonTool = []string{"PIP_INDEX_URL", "PIP_FIND_LINKS", "PIP_CERT", "PIP_CACHE_DIR", "PIP_DEFAULT_TIMEOUT", "PYENV_ROOT", "PYENV_VERSION"}
+	jsTool     = []string{"npm_config_registry", "npm_config_cache", "npm_config_cafile", "NODE_EXTRA_CA_CERTS"}
 )
 
 func newEnvironment(env []string) environment {

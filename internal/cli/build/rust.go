@@ -165,13 +165,26 @@ func remapPaths(j *job) []string {
 	return flags
 }
 
-// cargoOutput finds the module among cargo's messages, one JSON object a line
-// (The Cargo Book, "External tools").
+// cargoOutput finds the module among cargo's messages.
 func cargoOutput(j *job, messages []byte) (string, error) {
 	kind, remedy := "bin", "keep one program in the package (src/main.rs, no other [[bin]])"
 	if j.Entry == EntryHandle {
 		kind, remedy = "cdylib", "declare one [lib] with crate-type = [\"cdylib\"]"
 	}
+	found := cargoFiles(j, messages, kind, func(name string) bool { return strings.HasSuffix(name, ".wasm") })
+	if len(found) != 1 {
+		what := "gives no module"
+		if len(found) > 1 {
+			what = "gives more than one module"
+		}
+		return "", j.input("source", "the package in "+j.source+" "+what+" of the kind "+kind, remedy)
+	}
+	return found[0], nil
+}
+
+// cargoFiles lists what was made of a kind of target, from cargo's messages, one JSON
+// object a line (The Cargo Book, "External tools").
+func cargoFiles(j *job, messages []byte, kind string, wanted func(name string) bool) []string {
 	manifest := filepath.Join(j.source, "Cargo.toml")
 	if real, err := filepath.EvalSymlinks(manifest); err == nil {
 		manifest = real
@@ -193,19 +206,12 @@ func cargoOutput(j *job, messages []byte) (string, error) {
 			continue // a program or a cdylib among the dependencies
 		}
 		for _, f := range m.Filenames {
-			if strings.HasSuffix(f, ".wasm") {
+			if wanted(f) {
 				found = append(found, f)
 			}
 		}
 	}
-	if len(found) != 1 {
-		what := "gives no module"
-		if len(found) > 1 {
-			what = "gives more than one module"
-		}
-		return "", j.input("source", "the package in "+j.source+" "+what+" of the kind "+kind, remedy)
-	}
-	return found[0], nil
+	return found
 }
 
 func sameFile(a, b string) bool {

@@ -1,7 +1,7 @@
 // Package scaffold writes the files that a new function starts from.
 //
 // Each runtime has a folder of templates, compiled in. Only the function's name
-// is filled in, and only where a template says {{name}}. Nothing that exists is
+// is filled in, and only where a template or its path says {{name}}. Nothing that exists is
 // ever overwritten.
 //
 // It belongs to the command line and imports nothing of the platform.
@@ -29,7 +29,9 @@ var templates embed.FS
 
 // Runtimes lists the runtimes that have templates, in the order in which to show
 // them.
-func Runtimes() []string { return []string{"go", "rust", "c", "assemblyscript", "js", "ts"} }
+func Runtimes() []string {
+	return []string{"go", "rust", "c", "assemblyscript", "js", "ts", "nodejs", "python", "provided", "http", "azure"}
+}
 
 var nameForm = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
@@ -84,6 +86,7 @@ type file struct {
 
 func render(name, runtime string) ([]file, error) {
 	root := path.Join("templates", runtime)
+	fill := func(s string) string { return strings.ReplaceAll(s, "{{name}}", name) }
 	var files []file
 	err := fs.WalkDir(templates, root, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -98,8 +101,8 @@ func render(name, runtime string) ([]file, error) {
 			target = ".gitignore"
 		}
 		files = append(files, file{
-			name:    filepath.FromSlash(target),
-			content: []byte(strings.ReplaceAll(string(b), "{{name}}", name)),
+			name:    filepath.FromSlash(fill(target)),
+			content: []byte(fill(string(b))),
 		})
 		return nil
 	})

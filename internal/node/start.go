@@ -63,6 +63,11 @@ const gcPercent = 400
 // inherit it. No timer of ours or of a function's needs to be more precise.
 const timerSlack = 500 * time.Microsecond
 
+// shortTurn is how long the node's threads, and those of sandbox processes that have not
+// computed for long, want to stay on a processor in one go: a tenth of the kernel's
+// usual turn, so that an answer does not wait for a function in the middle of its own.
+const shortTurn = 100 * time.Microsecond
+
 // node is what a running node consists of, in the order in which it starts.
 type node struct {
 	opts  Options
@@ -118,6 +123,9 @@ func (n *node) start(ctx context.Context) error {
 	debug.SetGCPercent(gcPercent)
 	if err := allowTimerSlack(timerSlack); err != nil {
 		n.log.Debug("timers are more precise than they need be, and answers cost more", "error", err)
+	}
+	if err := takeShortTurns(shortTurn); err != nil {
+		n.log.Debug("functions that compute may make others wait longer than they need", "error", err)
 	}
 	steps := []struct {
 		name string

@@ -114,6 +114,9 @@ type Spec struct {
 	Files      []*os.File
 	// Stdout and Stderr are /dev/null when nil. Standard input always is.
 	Stdout, Stderr *os.File
+	// UsualTimes gives the program turns on a processor and timers as any program has
+	// them, not those that the node asked for itself and that it would inherit.
+	UsualTimes bool
 	// Listen are addresses inside, bound before the program runs and handed out.
 	Listen []netip.AddrPort
 	Proc   bool // mount /proc, with nothing but the box's own processes

@@ -106,7 +106,7 @@ func (b *Broker) Start(ctx context.Context, s Spec) (*Box, error) {
 func (b *Broker) order(s *Spec) (*message.Spec, []int, error) {
 	spec := &message.Spec{
 		Program: s.Program, Args: s.Args, Env: s.Env, Dir: s.Dir, Stdout: s.Stdout != nil, Stderr: s.Stderr != nil,
-		Executable: s.Executable != nil, Files: len(s.Files), Proc: s.Proc, Tmp: s.Tmp, TmpInodes: s.TmpInodes,
+		Executable: s.Executable != nil, Files: len(s.Files), Proc: s.Proc, UsualTimes: s.UsualTimes, Tmp: s.Tmp, TmpInodes: s.TmpInodes,
 		Filter: s.Filter, Landlock: true,
 	}
 	switch {

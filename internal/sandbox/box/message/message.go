@@ -115,6 +115,7 @@ type Spec struct {
 	Files      int
 	Listen     []string // address:port
 	Proc       bool
+	UsualTimes bool
 	Tmp        int64
 	TmpInodes  int
 	Filter     []byte

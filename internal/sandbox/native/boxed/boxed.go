@@ -174,7 +174,7 @@ func (l *Launcher) Launch(ctx context.Context, laid native.Tree, o native.Order)
 	})
 	b, err := l.broker.Start(ctx, box.Spec{
 		Root: t.root.image, Code: t.code, Program: args[0], Args: args, Env: env, Dir: path.Join(task, o.Dir),
-		Stdout: o.Output, Stderr: o.Output, Listen: []netip.AddrPort{api}, Proc: true, Tmp: o.Scratch,
+		Stdout: o.Output, Stderr: o.Output, Listen: []netip.AddrPort{api}, Proc: true, UsualTimes: true, Tmp: o.Scratch,
 		Filter: l.filter, Memory: o.Memory, Processes: o.Processes, CPUPercent: processors,
 	})
 	if err != nil {

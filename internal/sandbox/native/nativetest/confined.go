@@ -47,6 +47,9 @@ func confined(t *testing.T, h Harness) {
 			if f.UID != 1000 || f.Dir != "/var/task" {
 				b.T.Errorf("user %d in %s", f.UID, f.Dir)
 			}
+			if f.Slack != "50000" {
+				b.T.Errorf("its timers may be %s ns late", f.Slack)
+			}
 			if want := []string{"bootstrap"}; !slices.Equal(f.Task, want) {
 				b.T.Errorf("its files are %v", f.Task)
 			}

@@ -190,6 +190,7 @@ type Facts struct {
 	Files  []string `json:"fds"`
 	Proc   []string `json:"proc"`
 	Status string   `json:"status"`
+	Slack  string   `json:"slack"` // of its timers, in nanoseconds
 }
 
 // Facts asks a guest what it sees.

@@ -176,6 +176,47 @@ type logQueue struct {
 	lines   []entry
 	bytes   int64 // of lines and batches
 	dropped map[function.Ref]int
+	rates   map[function.Ref]*allowance
+}
+
+// allowance is how much a function may still log now: a bucket that fills at a rate.
+type allowance struct {
+	left float64 // bytes
+	at   time.Time
+}
+
+// logOverhead is what a line costs besides its text, in bytes.
+const logOverhead = 256
+
+// mayLog takes n bytes from a function's allowance, or counts the line as dropped. The
+// limit on one invocation's log does not bound many of them together, and storing
+// lines costs the whole node more than printing them costs the function.
+func (q *logQueue) mayLog(ref function.Ref, n int, now time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	a := q.rates[ref]
+	if a == nil {
+		a = &allowance{left: LogBurst, at: now}
+		q.rates[ref] = a
+	}
+	if passed := now.Sub(a.at); passed > 0 {
+		a.left, a.at = min(LogBurst, a.left+passed.Seconds()*LogRate), now
+	}
+	if a.left < float64(n) {
+		q.dropped[ref]++
+		return false
+	}
+	a.left -= float64(n)
+	return true
+}
+
+// forget drops the allowances that are full again. The mutex is held.
+func (q *logQueue) forget(now time.Time) {
+	for ref, a := range q.rates {
+		if a.left+now.Sub(a.at).Seconds()*LogRate >= LogBurst {
+			delete(q.rates, ref)
+		}
+	}
 }
 
 func (q *logQueue) open(bound int64) error {
@@ -183,7 +224,8 @@ func (q *logQueue) open(bound int64) error {
 	if _, err := rand.Read(id[:]); err != nil {
 		return fmt.Errorf("drawing an id: %v", err)
 	}
-	q.id, q.max, q.dropped = "log-"+base64.RawURLEncoding.EncodeToString(id[:])+"-", bound, map[function.Ref]int{}
+	q.id, q.max = "log-"+base64.RawURLEncoding.EncodeToString(id[:])+"-", bound
+	q.dropped, q.rates = map[function.Ref]int{}, map[function.Ref]*allowance{}
 	return nil
 }
 
@@ -197,6 +239,10 @@ func (r *Recorder) Log(line LogLine) {
 	if len(line.Text) > MaxLine {
 		line.Text = line.Text[:MaxLine] + "… (cut, " + strconv.Itoa(len(line.Text)) + " bytes)"
 	}
+	ref := function.Ref{Namespace: line.Namespace, Name: line.Function}
+	if !r.logs.mayLog(ref, len(line.Text)+logOverhead, r.cfg.Clock()) {
+		return // before anything is spent on it: a flood is what this is for
+	}
 	body, err := json.Marshal(&line)
 	if err != nil { // a time outside of the years that JSON can hold
 		r.log.Warn("a log line cannot be encoded and is dropped", "error", err)
@@ -206,7 +252,7 @@ func (r *Recorder) Log(line LogLine) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.bytes+int64(len(body)) > q.max {
-		q.dropped[function.Ref{Namespace: line.Namespace, Name: line.Function}]++
+		q.dropped[ref]++
 		return
 	}
 	q.bytes += int64(len(body))
@@ -224,11 +270,12 @@ func (r *Recorder) flushLogs(ctx context.Context) error {
 	if len(dropped) > 0 {
 		q.dropped = map[function.Ref]int{}
 	}
+	q.forget(r.cfg.Clock())
 	q.mu.Unlock()
 	for ref, n := range dropped {
 		body, err := json.Marshal(&LogLine{
 			Time: r.cfg.Clock(), Namespace: ref.Namespace, Function: ref.Name,
-			Text: strconv.Itoa(n) + " log lines were dropped here: they came faster than they could be stored",
+			Text: strconv.Itoa(n) + " log lines were dropped here: they came faster than they are stored",
 		})
 		if err != nil {
 			return fmt.Errorf("encoding a log line: %v", err)

@@ -27,6 +27,13 @@ const (
 	DefaultMaxLog     int64 = 16 << 20               // bytes of log lines that are not in the stream yet
 )
 
+// How much one function may log: LogRate bytes a second for as long as it likes, and
+// LogBurst bytes at once. What comes faster is dropped, and the log says how much.
+const (
+	LogRate  = 256 << 10
+	LogBurst = 2 << 20
+)
+
 const (
 	maxBackoff    = 5 * time.Second // between attempts while the stream fails
 	appendTimeout = 30 * time.Second

@@ -416,7 +416,7 @@ func TestLogLinesBeyondTheBoundAreCounted(t *testing.T) {
 	var texts []string
 	ok(t, r.Stream(t.Context(), Query{}, func(rec Record) bool { texts = append(texts, rec.Line.Text); return true }))
 	kept := len(texts) - 1
-	if kept < 5 || texts[kept] != fmt.Sprintf("%d log lines were dropped here: they came faster than they could be stored", 50-kept) {
+	if kept < 5 || texts[kept] != fmt.Sprintf("%d log lines were dropped here: they came faster than they are stored", 50-kept) {
 		t.Fatal(texts)
 	}
 	r.Log(LogLine{Time: time.Now(), Namespace: "default", Function: "x", Text: strings.Repeat("x", 3*MaxLine)})

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/casemate-dev/casemate/api"
+	"github.com/casemate-dev/casemate/internal/function"
 	"github.com/casemate-dev/casemate/internal/sandbox/box"
 	"github.com/casemate-dev/casemate/internal/sandbox/native"
 	"github.com/casemate-dev/casemate/internal/sandbox/native/boxed"
@@ -36,39 +37,21 @@ func needed() []string {
 	}
 }
 
-// startNative gives the native tier, or why there is none.
-func (n *node) startNative(ctx context.Context) (r *native.Runner, reason string, err error) {
-	launcher, reason, err := n.launcher(ctx)
-	if launcher == nil {
-		return nil, reason, err
+// startNative gives the native tier, or why there is none. k is nil when there is no
+// broker, for the reason.
+func (n *node) startNative(ctx context.Context, k *keeper, reason string) (*natives, string, error) {
+	if k != nil {
+		reason = lacksFor(k.Posture())
 	}
-	r, err = native.New(native.Config{
-		Launcher: launcher, Artifacts: n.registry, Memory: totalMemory() / 100 * nativeShare,
-		Starts: startsPerProcessor * runtime.NumCPU(), Clock: n.clock, Logger: n.log,
-	})
-	return r, "", err
-}
-
-// launcher gives what native sandboxes are made with.
-func (n *node) launcher(ctx context.Context) (native.Launcher, string, error) {
-	broker, err := box.Open(ctx, box.Config{Logger: n.log.With("from", "broker")})
-	reason := ""
-	if err != nil {
-		reason = err.Error()
-	} else {
-		p := broker.Posture()
-		for _, m := range needed() {
-			if why, missing := p.Missing[m]; missing && reason == "" {
-				reason = m + " is missing: " + why
+	if reason == "" {
+		r, err := newNatives(ctx, k, func(b *box.Broker) (*native.Runner, error) {
+			l, err := boxed.New(b)
+			if err != nil {
+				return nil, err
 			}
-		}
-		if reason == "" {
-			l, err := boxed.New(broker)
-			return l, "", err
-		}
-		if err := broker.Close(); err != nil {
-			n.log.Warn("ending the broker", "error", err)
-		}
+			return n.newNative(newTenant(l), n.stronger(b))
+		})
+		return r, "", err
 	}
 	if !n.opts.Unsandboxed {
 		n.log.Warn("native functions are refused: this machine cannot lock them in", "reason", reason)
@@ -76,8 +59,31 @@ func (n *node) launcher(ctx context.Context) (native.Launcher, string, error) {
 	}
 	n.bare = true
 	n.log.Warn("audit", "action", "run without a sandbox", "object", "native functions", "why", "--unsandboxed", "reason", reason)
-	l, err := unsandboxed.New(reason)
-	return l, reason, err
+	r, err := newNatives(ctx, nil, func(*box.Broker) (*native.Runner, error) {
+		l, err := unsandboxed.New(reason)
+		if err != nil {
+			return nil, err
+		}
+		return n.newNative(l, nil)
+	})
+	return r, "", err
+}
+
+func (n *node) newNative(l native.Launcher, stronger map[function.SandboxKind]native.Stronger) (*native.Runner, error) {
+	return native.New(native.Config{
+		Launcher: l, Stronger: stronger, Artifacts: n.registry, Memory: totalMemory() / 100 * nativeShare,
+		Starts: startsPerProcessor * runtime.NumCPU(), Clock: n.clock, Logger: n.log,
+	})
+}
+
+// lacksFor says why native code may not run in a broker's boxes, nothing when it may.
+func lacksFor(p box.Posture) string {
+	for _, m := range needed() {
+		if why, missing := p.Missing[m]; missing {
+			return m + " is missing: " + why
+		}
+	}
+	return ""
 }
 
 // totalMemory is the machine's, in bytes; a gigabyte where the system does not tell.
@@ -99,13 +105,14 @@ func totalMemory() int64 {
 }
 
 // sandboxPosture says what separates guest code from the machine.
-func sandboxPosture(wasm *process.Runner, r *native.Runner, reason string) api.SandboxPosture {
+func sandboxPosture(wasm *process.Runner, natives *natives, reason string) api.SandboxPosture {
 	p := wasm.Posture()
 	w := api.TierPosture{Name: "wasm", Kind: process.Kind, Available: true, Measures: measures(p.Enforced, p.Missing)}
 	w.Sandboxes, w.Idle = wasm.Count()
 	out := api.SandboxPosture{Complete: len(p.Missing) == 0}
 	t := api.TierPosture{Name: "native", Reason: reason, Measures: []api.Measure{}}
-	if r != nil {
+	if natives != nil {
+		r := natives.now()
 		l := r.Launcher()
 		p := l.Posture()
 		t.Kind, t.Available, t.Measures = p.Kind, true, measures(p.Enforced, p.Missing)
@@ -116,6 +123,9 @@ func sandboxPosture(wasm *process.Runner, r *native.Runner, reason string) api.S
 		out.Complete = out.Complete && len(p.Missing) == 0
 	}
 	out.Tiers = []api.TierPosture{w, t}
+	if natives != nil {
+		out.Tiers = append(out.Tiers, strongerPosture(natives.now())...)
+	}
 	return out
 }
 
@@ -132,10 +142,10 @@ func measures(enforced []string, missing map[string]string) []api.Measure {
 }
 
 // describe is the native tier in one line, for status.
-func describe(r *native.Runner, reason string) string {
-	if r == nil {
+func describe(natives *natives, reason string) string {
+	if natives == nil {
 		return "refused: " + reason
 	}
-	running, idle, claimed, budget := r.Load()
+	running, idle, claimed, budget := natives.now().Load()
 	return fmt.Sprintf("%d running, %d waiting, %d of %d MiB claimed", running, idle, claimed>>20, budget>>20)
 }

@@ -33,6 +33,7 @@ import (
 	"github.com/casemate-dev/casemate/internal/jsengine"
 	"github.com/casemate-dev/casemate/internal/registry"
 	"github.com/casemate-dev/casemate/internal/sandbox"
+	"github.com/casemate-dev/casemate/internal/sandbox/box"
 	"github.com/casemate-dev/casemate/internal/sandbox/codestore"
 	"github.com/casemate-dev/casemate/internal/sandbox/process"
 	"github.com/casemate-dev/casemate/internal/vault"
@@ -346,16 +347,30 @@ func (n *node) startSandboxes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := process.New(process.Config{
+	config := process.Config{
 		Executable: n.opts.Executable, Artifacts: n.registry, Code: n.code, Engine: jsengine.Module,
 		Warm: n.opts.Warm, Logger: n.log, Clock: n.clock,
+	}
+	// What starts the sandboxes of both tiers outlives both.
+	fromBroker := n.log.With("from", "broker")
+	broker, err := keepBroker(ctx, n.log, n.clock, func(ctx context.Context) (*box.Broker, error) {
+		return box.Open(ctx, box.Config{Logger: fromBroker})
 	})
+	noBroker := ""
+	if err == nil {
+		config.Boxes = broker
+		n.onStop("end the broker", func(context.Context) error { return broker.close() })
+	} else {
+		noBroker = err.Error()
+		config.Unboxed = "there is no broker: " + noBroker
+	}
+	r, err := process.New(config)
 	if err != nil {
 		return err
 	}
 	n.onStop("end the sandboxes", func(context.Context) error { return r.Close() })
 	all := &tiers{wasm: r}
-	natives, reason, err := n.startNative(ctx)
+	natives, reason, err := n.startNative(ctx, broker, noBroker)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -71,8 +72,9 @@ func Main(m *testing.M) int {
 type Home struct {
 	T      testing.TB
 	Dir    string
-	Data   string // data directory
-	Config string // client configuration
+	Data   string   // data directory
+	Config string   // client configuration
+	Wrap   []string // what runs the commands of this home, with its arguments; they get the program's path and arguments added
 }
 
 // NewHome makes an empty one that goes with the test.
@@ -84,7 +86,8 @@ func NewHome(t testing.TB) *Home {
 
 // Command prepares a client command in this home.
 func (h *Home) Command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, Binary(h.T), args...)
+	line := append(append(slices.Clone(h.Wrap), Binary(h.T)), args...)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Dir = h.Dir
 	cmd.Env = append(os.Environ(), "CASEMATE_CONFIG="+h.Config, "NO_COLOR=1", "HOME="+h.Dir)
 	if home, err := os.UserHomeDir(); err == nil { // compilers keep their caches where they were
@@ -281,19 +284,7 @@ func (n *Node) Deploy(ctx context.Context, guests map[string]Guest, edit func(*a
 		}
 		req.Functions = append(req.Functions, spec)
 	}
-	plan, err := n.Client.Plan(ctx, "default", req)
-	if err != nil {
-		return nil, err
-	}
-	applied, err := n.Client.Apply(ctx, "default", api.ApplyRequest{Plan: *plan, Functions: req.Functions})
-	if err != nil {
-		return nil, err
-	}
-	versions := map[string]string{}
-	for _, d := range applied.Functions {
-		versions[d.Name] = d.Version
-	}
-	return versions, nil
+	return n.apply(ctx, "default", req.Functions)
 }
 
 // MustDeploy is Deploy for tests that rely on it.

@@ -36,9 +36,7 @@ type Broker struct {
 	done    chan struct{}
 	posture Posture
 	rootful bool
-	// The program is in memory, where it can be executed under Landlock.
-	inMemory bool
-	missing  map[string]string // control groups
+	missing map[string]string // control groups
 
 	mu      sync.Mutex
 	next    uint64
@@ -67,14 +65,14 @@ func Open(ctx context.Context, c Config) (*Broker, error) {
 		// It would start itself for ever.
 		return nil, &Error{Step: "starting the broker", Err: errors.New("this program does not play that role: build it with the embedded one")}
 	}
-	program, inMemory, err := openProgram(c.Program)
+	program, err := openProgram(c.Program)
 	if err != nil {
 		return nil, err
 	}
 	var id [4]byte
 	_, _ = rand.Read(id[:]) // it never fails
 	b := &Broker{
-		inMemory: inMemory, log: c.Logger, name: hex.EncodeToString(id[:]), program: program, done: make(chan struct{}),
+		log: c.Logger, name: hex.EncodeToString(id[:]), program: program, done: make(chan struct{}),
 		waiting: map[uint64]*request{}, boxes: map[uint64]*Box{}, rootful: os.Geteuid() == 0 && !c.Unprivileged,
 	}
 	if b.log == nil {
@@ -180,9 +178,9 @@ func (b *Broker) read() {
 		b.mu.Lock()
 		w := b.waiting[reply.ID]
 		delete(b.waiting, reply.ID)
-		if w != nil && w.box != nil && reply.Failure == nil && len(fds) == 1 {
+		if w != nil && w.box != nil && reply.Failure == nil && len(fds) >= 1 {
 			// Before its end can come.
-			w.box.begin(reply.Box, fds[0])
+			w.box.begin(reply.Box, fds)
 			b.boxes[reply.Box] = w.box
 		}
 		b.mu.Unlock()
@@ -343,8 +341,8 @@ func (l *lineLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// openProgram opens the small program, and says whether it is in memory.
-func openProgram(path string) (f *os.File, inMemory bool, err error) {
+// openProgram opens the small program.
+func openProgram(path string) (f *os.File, err error) {
 	var code []byte
 	if path == "" {
 		code, err = embedded()
@@ -352,16 +350,15 @@ func openProgram(path string) (f *os.File, inMemory bool, err error) {
 		code, err = os.ReadFile(path)
 	}
 	if err != nil {
-		return nil, false, &Error{Step: "reading the small program", Err: err}
+		return nil, &Error{Step: "reading the small program", Err: err}
 	}
 	if code != nil {
-		f, err = Executable(code)
-		return f, true, err
+		return Executable(code)
 	}
 	if f, err = os.Open("/proc/self/exe"); err != nil {
-		return nil, false, &Error{Step: "opening this program", Err: err}
+		return nil, &Error{Step: "opening this program", Err: err}
 	}
-	return f, false, nil
+	return f, nil
 }
 
 // Executable puts a program into memory, where nobody can change it, for Spec.Executable.

@@ -77,6 +77,12 @@ func (*Box) Freeze() error { return ErrUnsupported }
 // Thaw fails with ErrUnsupported.
 func (*Box) Thaw() error { return ErrUnsupported }
 
+// Missing gives nothing.
+func (*Box) Missing() map[string]string { return nil }
+
+// Program gives 0.
+func (*Box) Program() int { return 0 }
+
 // Kill does nothing.
 func (*Box) Kill() {}
 

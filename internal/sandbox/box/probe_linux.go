@@ -107,7 +107,7 @@ func (b *Broker) look(ctx context.Context, missing map[string]string) (*message.
 	}()
 	stop := context.AfterFunc(ctx, x.Kill)
 	defer stop()
-	maps.Copy(missing, x.missing(b.inMemory))
+	maps.Copy(missing, x.Missing())
 	sight := new(message.Sight)
 	if err := json.NewDecoder(io.LimitReader(r, message.MaxSize)).Decode(sight); err != nil {
 		return nil, &Error{Step: "looking around in a box", Err: err}

@@ -3,6 +3,8 @@ package box
 import (
 	"context"
 	"errors"
+	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -14,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/casemate-dev/casemate/internal/sandbox/box/cgroup"
 	"github.com/casemate-dev/casemate/internal/sandbox/box/message"
 )
 
@@ -27,6 +30,9 @@ type inside struct {
 	heard   chan struct{} // closed when the init says nothing any more
 	done    chan struct{}
 	exit    Exit // before done is closed: finish's alone
+	// meters are files of its control group: processor time, memory, peak. All of them,
+	// or none, and then the broker is asked.
+	meters [3]*os.File
 
 	mu      sync.Mutex
 	lacks   map[string]string // measures that the init went without
@@ -54,9 +60,14 @@ func (b *Broker) newBox(conn *net.UnixConn) *Box {
 }
 
 // begin is called once, when the broker has started the init.
-func (x *Box) begin(id uint64, pidfd int) {
+func (x *Box) begin(id uint64, fds []int) {
 	x.id, x.ID = id, x.b.boxName(id)
-	f := os.NewFile(uintptr(pidfd), "init")
+	f := os.NewFile(uintptr(fds[0]), "init")
+	if len(fds) == 1+len(x.meters) {
+		for i, fd := range fds[1:] {
+			x.meters[i] = os.NewFile(uintptr(fd), "meter")
+		}
+	}
 	x.PID = pidOf(f)
 	_ = f.Close()
 }
@@ -257,6 +268,11 @@ func (x *Box) finish(e *message.Ended) {
 	for _, l := range x.Listeners {
 		_ = l.Close()
 	}
+	for _, m := range x.meters {
+		if m != nil {
+			_ = m.Close()
+		}
+	}
 	s := syscall.WaitStatus(e.Status)
 	x.mu.Lock()
 	if x.guest != nil {
@@ -384,6 +400,9 @@ func (x *Box) Signal(ctx context.Context, s syscall.Signal) error {
 
 // Usage says what the box has used so far.
 func (x *Box) Usage() (Usage, error) {
+	if u, err := x.metered(); err == nil {
+		return u, nil
+	}
 	reply, _, err := x.b.call(&message.Request{Op: message.OpUsage, Box: x.id})
 	if err != nil {
 		return Usage{}, err
@@ -396,7 +415,34 @@ func (x *Box) Usage() (Usage, error) {
 }
 
 // ResetPeak has MemoryPeak begin anew. It fails with ErrUnsupported where it cannot.
-func (x *Box) ResetPeak() error { return x.do(message.OpPeak) }
+func (x *Box) ResetPeak() error {
+	if m := x.meters[2]; m != nil {
+		if _, err := m.WriteAt([]byte(cgroup.ResetMeter), 0); err == nil {
+			return nil
+		}
+	}
+	return x.do(message.OpPeak)
+}
+
+// metered reads what the box uses from its control group, which takes a twentieth of
+// asking the broker for it.
+func (x *Box) metered() (Usage, error) {
+	var n [len(x.meters)]int64
+	for i, m := range x.meters {
+		if m == nil {
+			return Usage{}, ErrUnsupported
+		}
+		var buf [1024]byte
+		k, err := m.ReadAt(buf[:], 0)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return Usage{}, err
+		}
+		if n[i], err = cgroup.ParseMeter(string(buf[:k])); err != nil {
+			return Usage{}, err
+		}
+	}
+	return Usage{CPU: time.Duration(n[0]), Memory: n[1], MemoryPeak: n[2]}, nil
+}
 
 // Freeze stops everything in the box until Thaw. It fails with ErrUnsupported without a
 // control group that can.
@@ -413,15 +459,33 @@ func (x *Box) do(op string) error {
 	return err
 }
 
-// missing gives the measures that the box goes without. What concerns only programs that
-// are not in memory is left out when the box's is not.
-func (x *Box) missing(inMemory bool) map[string]string {
+// Missing gives the measures that this box goes without, with the reason, besides those
+// that the broker's Posture lists.
+func (x *Box) Missing() map[string]string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if !inMemory {
-		return nil
+	return maps.Clone(x.lacks)
+}
+
+// Program gives the process id, on the host, of the guest's program, or 0 when it
+// cannot be told.
+func (x *Box) Program() int {
+	if x.PID == 0 {
+		return 0
 	}
-	return x.lacks
+	// The init forked it, and nothing else, from its first thread. Orphans that the init
+	// takes in come after it.
+	pid := strconv.Itoa(x.PID)
+	text, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
+	n, err := strconv.Atoi(first)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // Kill ends everything in the box. It does not wait: see Done.

@@ -8,9 +8,12 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/casemate-dev/casemate/internal/jsengine"
 	"github.com/casemate-dev/casemate/internal/sandbox"
@@ -18,17 +21,22 @@ import (
 	"github.com/casemate-dev/casemate/internal/sandbox/sandboxtest"
 )
 
+// benchmarked is the way in which the sandboxes of a benchmark are started: in boxes, or
+// by the node itself, to see what the boxes cost.
+func benchmarked(b *testing.B) func(*Config) {
+	if os.Getenv("CASEMATE_UNBOXED") != "" {
+		return unboxed(b)
+	}
+	return inBoxes(b)
+}
+
 func BenchmarkInvoke(b *testing.B) {
 	guests, err := sandboxtest.BuildGo()
 	if err != nil {
 		b.Fatal(err)
 	}
-	path, err := staticBox()
-	if err != nil {
-		b.Fatal(err)
-	}
 	s := &sandboxtest.Store{}
-	r := newRunner(b, s, func(c *Config) { c.Executable = path })
+	r := newRunner(b, s, benchmarked(b))
 	build := &sandboxtest.Bench{Runner: r, Store: s, T: &testing.T{}}
 	for _, g := range []struct {
 		name  string
@@ -55,17 +63,21 @@ func BenchmarkInvoke(b *testing.B) {
 		}
 		b.Run(g.name, func(b *testing.B) {
 			b.ReportAllocs()
+			before := r.cpu(b)
 			for b.Loop() {
 				one(b)
 			}
+			b.ReportMetric((r.cpu(b)-before).Seconds()*1e6/float64(b.N), "cpu-µs/op")
 		})
 		b.Run(g.name+"Parallel", func(b *testing.B) {
 			b.SetParallelism(8)
+			before := r.cpu(b)
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
 					one(b)
 				}
 			})
+			b.ReportMetric((r.cpu(b)-before).Seconds()*1e6/float64(b.N), "cpu-µs/op")
 		})
 	}
 	if pid, ok := r.Process("alpha"); ok {
@@ -73,14 +85,35 @@ func BenchmarkInvoke(b *testing.B) {
 	}
 }
 
+// cpu is the processor time that this program and the process that serves alpha have
+// taken. It tells the cost of a call on a machine that others use too.
+func (r *Runner) cpu(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	pid, _ := r.Process("alpha")
+	text, err := os.ReadFile(proc(pid, "stat"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	f := strings.Fields(string(text[strings.LastIndexByte(string(text), ')'):]))
+	const tick = 10 * time.Millisecond
+	var ticks int64
+	for _, n := range f[12:14] { // utime, stime
+		v, err := strconv.ParseInt(n, 10, 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		ticks += v
+	}
+	return time.Duration(u.Utime.Nano()+u.Stime.Nano()) + time.Duration(ticks)*tick
+}
+
 // BenchmarkCold measures the first call of a namespace that has no process yet, while
 // one waits and the code is stored on disk: what a function costs that scaled to zero.
 func BenchmarkCold(b *testing.B) {
 	guests, err := sandboxtest.BuildGo()
-	if err != nil {
-		b.Fatal(err)
-	}
-	path, err := staticBox()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -91,7 +124,7 @@ func BenchmarkCold(b *testing.B) {
 		b.Fatal(err)
 	}
 	s := &sandboxtest.Store{}
-	r := newRunner(b, s, func(c *Config) { c.Executable, c.Code, c.Engine = path, code, jsengine.Module })
+	r := newRunner(b, s, benchmarked(b), func(c *Config) { c.Code, c.Engine = code, jsengine.Module })
 	build := &sandboxtest.Bench{Runner: r, Store: s, T: &testing.T{}}
 	for _, g := range []struct {
 		name  string
@@ -151,20 +184,16 @@ func (r *Runner) rested() bool {
 }
 
 func BenchmarkStart(b *testing.B) {
-	path, err := staticBox()
-	if err != nil {
-		b.Fatal(err)
-	}
-	r := newRunner(b, &sandboxtest.Store{}, func(c *Config) { c.Executable = path; c.Warm = -1 })
+	r := newRunner(b, &sandboxtest.Store{}, benchmarked(b), func(c *Config) { c.Warm = -1 })
 	idle := ""
 	for b.Loop() {
-		p, err := r.start()
+		p, err := r.start(r.mostCharged)
 		if err != nil {
 			b.Fatal(err)
 		}
 		b.StopTimer()
 		if idle == "" {
-			idle = pss(p.child.cmd.Process.Pid)
+			idle = pss(p.child.life.pid())
 		}
 		p.kill(reasonIdle)
 		<-p.gone

@@ -140,7 +140,7 @@ func (c *compiler) run(m module) ([]byte, *sandbox.Error) {
 // ended, and with Timeout when it took too long.
 func (c *compiler) once(m module, input []byte) ([]byte, *sandbox.Error) {
 	r := c.runner
-	p, err := r.start()
+	p, err := r.start(min(r.mostCharged, compileMemory))
 	if err != nil {
 		return nil, &sandbox.Error{Kind: sandbox.Unavailable, Public: "no process to compile the function could be had; try again later", Cause: err}
 	}

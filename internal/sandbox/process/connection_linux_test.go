@@ -11,8 +11,11 @@ import (
 // TestSandboxEndsWithItsConnection closes the node's end under a sandbox that waits for
 // it: the thread that is blocked in reading must notice, and end in good order.
 func TestSandboxEndsWithItsConnection(t *testing.T) {
-	t.Parallel()
-	r := newRunner(t, &sandboxtest.Store{}, func(c *Config) { c.Warm = -1 })
+	eachWay(t, endsWithItsConnection)
+}
+
+func endsWithItsConnection(t *testing.T, way func(*Config)) {
+	r := newRunner(t, &sandboxtest.Store{}, way, func(c *Config) { c.Warm = -1 })
 	for _, how := range []struct {
 		name string
 		end  func(*child) error
@@ -20,7 +23,7 @@ func TestSandboxEndsWithItsConnection(t *testing.T) {
 		{"closed", func(c *child) error { return c.conn.Close() }},
 		{"no more to come", func(c *child) error { return unix.Shutdown(int(c.conn.Fd()), unix.SHUT_WR) }},
 	} {
-		c, err := r.starter.start()
+		c, err := r.starter.start(r.mostCharged)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -28,8 +31,8 @@ func TestSandboxEndsWithItsConnection(t *testing.T) {
 			t.Errorf("%s: %v", how.name, err)
 		}
 		c.words.wait()
-		if err := c.cmd.Wait(); err != nil {
-			t.Errorf("%s: %v, it said %q", how.name, err, c.words.text())
+		if ended := c.life.wait(); ended != "exit status 0" {
+			t.Errorf("%s: %v, it said %q", how.name, ended, c.words.text())
 		}
 		_ = c.conn.Close()
 	}

@@ -27,10 +27,16 @@
 //
 // # What locks a process in
 //
-// The file lockdown_linux.go, in the order in which it happens, and Posture, which
-// says what of it is in force on this machine. Measures that this package does not
-// take (a filter of system calls, a limit on files by Landlock, control groups, a
-// separate process that starts the others) are listed by Posture as missing.
+// Config.Boxes: a process is started in a box (package box), which has everything
+// around it before its first instruction: namespaces, a user of its own, an empty root,
+// control groups, Landlock, a filter of system calls, no privileges. Before it reads the
+// first byte from the node, the process adds a stricter filter for all its threads, the
+// seal, under which it opens, connects to, executes and starts nothing any more.
+//
+// Where there are no boxes the node starts processes itself, and they lock themselves in
+// as far as they can, seal included: the file lockdown_linux.go, in the order in which it
+// happens. The way is chosen when the Runner is made, and never becomes a weaker one
+// later. Posture says what is in force and what is not, with the reason.
 //
 // # Concurrency
 //

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -11,13 +12,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/casemate-dev/casemate/internal/sandbox/box/filter"
 	"github.com/casemate-dev/casemate/internal/sandbox/wasm/memory"
 	"github.com/casemate-dev/casemate/internal/sandbox/wire"
 )
 
-// The lockdown of a sandbox process, in its order. The node has put the process
-// into fresh namespaces (spawn_linux.go); the rest it does itself before it reads
-// the first byte from its connection:
+// The lockdown of a sandbox process. One that was started in a box (boxed.go) has
+// everything around it before its first instruction, and control groups, Landlock and a
+// filter of system calls besides. It opens the map of its own pages, forbids dumps of
+// itself, and takes step 6.
+//
+// One that the node started itself is in fresh namespaces (spawn_linux.go); the rest it
+// does itself, in this order, before it reads the first byte from its connection:
 //
 //  1. close what it was started with, besides the four descriptors it keeps, and open
 //     the one file that it will need: the map of its own pages
@@ -26,41 +32,25 @@ import (
 //  4. limit what the kernel gives it
 //  5. give up privileges for good: no_new_privs, bounding set, all capabilities
 //
-// A Landlock rule set and a filter of system calls belong after step 5, in this
-// order, and must cover all threads as step 5 does. A cgroup is the node's to
-// make, before the process is started.
+//  6. seal itself: a filter of system calls, for all threads, that leaves what it takes to
+//     compute and to talk over the descriptors that are there
 
 // executable is the descriptor through which the node starts a sandbox.
 const executable = 4
-
-// Limits of a sandbox process.
-const (
-	// maxFiles is two files without a name for each loaded version (the state that its
-	// guests begin with, and its module's data), and eight for itself.
-	maxFiles = 4096
-	// maxFileSize bounds such a file: no guest has more memory than 32 bits address.
-	maxFileSize  = 4 << 30
-	maxProcesses = 4096
-)
 
 // lockDown locks the process in. It gives the map of its own pages, nil when that
 // cannot be had. An error means that a step failed which this
 // machine was expected to allow: the process must not go on.
 func lockDown(p plan) (wire.Hello, *os.File, error) {
-	h := wire.Hello{Missing: map[string]string{
-		measureSyscalls: "this version does not filter system calls",
-		measureLandlock: "this version sets no Landlock rules",
-		measureCgroup:   "memory is watched from outside, not limited by a control group",
-	}}
+	if p.boxed {
+		return lockDownInBox()
+	}
+	h := wire.Hello{Missing: map[string]string{}}
 	if err := closeDescriptors(); err != nil {
 		return h, nil, err
 	}
 	h.Enforced = append(h.Enforced, measureDescriptors)
-	// Without it restoring memory is slower, and no less safe: Hello.Restore tells.
-	pagemap, err := memory.OpenPagemap()
-	if err != nil {
-		pagemap = nil
-	}
+	pagemap := openPagemap()
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0); err != nil {
 		h.Missing[measureOOM] = err.Error()
 	} else {
@@ -95,7 +85,51 @@ func lockDown(p plan) (wire.Hello, *os.File, error) {
 	} else {
 		h.Enforced = append(h.Enforced, measureCapabilities, measurePrivileges)
 	}
+	if err := seal(); err != nil {
+		h.Missing[measureSyscalls], h.Missing[measureSealed] = err.Error(), err.Error()
+	} else {
+		h.Enforced = append(h.Enforced, measureSyscalls, measureSealed)
+	}
 	return h, pagemap, nil
+}
+
+// lockDownInBox does what is left to do in a box.
+func lockDownInBox() (wire.Hello, *os.File, error) {
+	pagemap := openPagemap()
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return wire.Hello{}, nil, fmt.Errorf("forbidding dumps: %v", err)
+	}
+	if err := seal(); err != nil {
+		return wire.Hello{}, nil, err
+	}
+	return wire.Hello{Enforced: []string{measureDump, measureSealed}}, pagemap, nil
+}
+
+// openPagemap opens the map of the process's own pages. Without it restoring memory is
+// slower, and no less safe: Hello.Restore tells.
+func openPagemap() *os.File {
+	f, err := memory.OpenPagemap()
+	if err != nil {
+		return nil
+	}
+	return f
+}
+
+// seal leaves this process, all its threads, those system calls alone that it takes to
+// serve.
+func seal() error {
+	program, err := filter.WasmSealed()
+	if err != nil {
+		return err
+	}
+	// In a program built with cgo, this thread alone can have renounced them. The filter
+	// takes it to the others, as it takes itself.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("renouncing new privileges: %v", err)
+	}
+	return filter.Seal(program)
 }
 
 // closeDescriptors closes all but the standard ones, the connection, and those
@@ -155,7 +189,9 @@ func limit(p plan) error {
 		value    uint64
 	}
 	bounds := []bound{
-		{"core", unix.RLIMIT_CORE, 0},
+		// One byte, not none: the kernel hands a dump to a program that the host has set even
+		// when the limit is 0, but not when it is 1 (fs/coredump.c).
+		{"core", unix.RLIMIT_CORE, 1},
 		// The images of guests' memory are files without a name (memfd_create).
 		{"file size", unix.RLIMIT_FSIZE, uint64(min(p.memory, maxFileSize))},
 		{"open files", unix.RLIMIT_NOFILE, maxFiles},

@@ -8,24 +8,23 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/casemate-dev/casemate/internal/sandbox/sandboxtest"
 	"github.com/casemate-dev/casemate/internal/sandbox/wasm/memory"
 )
 
 // lockedUp starts a runner with the shipped sandbox and one namespace in it.
-func lockedUp(t *testing.T) (*Runner, int) {
+func lockedUp(t *testing.T, way func(*Config)) (*Runner, int) {
 	t.Helper()
-	path, err := staticBox()
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := &sandboxtest.Store{}
-	r := newRunner(t, s, func(c *Config) { c.Executable = path })
+	r := newRunner(t, s, way)
 	b := &sandboxtest.Bench{T: t, Runner: r, Store: s}
 	b.Want(b.Version(sandboxtest.Hello()), "hello")
 	pid, ok := r.Process("alpha")
@@ -54,15 +53,18 @@ func proc(pid int, elem ...string) string {
 
 func TestSandboxHasNoEnvironment(t *testing.T) {
 	t.Setenv("CASEMATE_TEST_SECRET", "do-not-inherit")
-	_, pid := lockedUp(t)
-	b, err := os.ReadFile(proc(pid, "environ"))
-	if err != nil || len(b) > 0 {
-		t.Errorf("the environment is %q, %v", b, err)
+	for name, way := range map[string]func(*Config){"boxed": inBoxes(t), "unboxed": unboxed(t)} {
+		_, pid := lockedUp(t, way)
+		b, err := os.ReadFile(proc(pid, "environ"))
+		if err != nil || len(b) > 0 {
+			t.Errorf("%s: the environment is %q, %v", name, b, err)
+		}
 	}
 }
 
-func TestSandboxHasNoDescriptors(t *testing.T) {
-	t.Parallel()
+func TestSandboxHasNoDescriptors(t *testing.T) { eachWay(t, sandboxHasNoDescriptors) }
+
+func sandboxHasNoDescriptors(t *testing.T, way func(*Config)) {
 	// Something that a careless start would hand down.
 	secret, err := os.Create(filepath.Join(t.TempDir(), "secret"))
 	if err != nil {
@@ -72,19 +74,27 @@ func TestSandboxHasNoDescriptors(t *testing.T) {
 	if _, _, e := syscall.Syscall(syscall.SYS_FCNTL, secret.Fd(), syscall.F_SETFD, 0); e != 0 {
 		t.Fatal(e)
 	}
-	_, pid := lockedUp(t)
+	_, pid := lockedUp(t, way)
 	entries, err := os.ReadDir(proc(pid, "fd"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"0": "/dev/null", "1": "/dev/null", "2": "pipe:", "3": "socket:"}
+	want := map[string]string{"2": "pipe:", "3": "socket:"}
+	own := strings.Fields(fields(t, proc(pid, "status"))["NSpid"])
 	// The map of its own pages, and for the one version that is loaded the module's data
 	// and the state that guests begin with.
-	allowed := map[string]int{fmt.Sprintf("/%d/pagemap", pid): 1, "/memfd:image (deleted)": 2}
+	allowed := map[string]int{"/" + own[len(own)-1] + "/pagemap": 1, fmt.Sprintf("/%d/pagemap", pid): 1, "/memfd:image (deleted)": 2}
 	for _, e := range entries {
 		to, err := os.Readlink(proc(pid, "fd", e.Name()))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if e.Name() == "0" || e.Name() == "1" {
+			var s unix.Stat_t
+			if err := unix.Stat(proc(pid, "fd", e.Name()), &s); err != nil || s.Rdev != unix.Mkdev(1, 3) {
+				t.Errorf("descriptor %s is %s, %v, want the null device", e.Name(), to, err)
+			}
+			continue
 		}
 		expected, standard := want[e.Name()]
 		if standard && strings.HasPrefix(to, expected) || strings.HasPrefix(to, "anon_inode:[event") {
@@ -99,20 +109,34 @@ func TestSandboxHasNoDescriptors(t *testing.T) {
 	}
 }
 
-func TestSandboxSeesNoFiles(t *testing.T) {
-	t.Parallel()
-	r, pid := lockedUp(t)
+func TestSandboxSeesNoFiles(t *testing.T) { eachWay(t, sandboxSeesNoFiles) }
+
+func sandboxSeesNoFiles(t *testing.T, way func(*Config)) {
+	r, pid := lockedUp(t, way)
 	needs(t, r, measureMounts)
-	entries, err := os.ReadDir(proc(pid, "root"))
-	if err != nil || len(entries) > 0 {
-		t.Errorf("the root holds %v, %v", entries, err)
+	// The places of what a box may have mounted, and has not but for its own processes.
+	boxed := r.Posture().Has(measureLandlock)
+	for _, dir := range []string{"", "tmp", "dev", "var/task"} {
+		entries, err := os.ReadDir(proc(pid, "root", dir))
+		if boxed && dir == "" {
+			entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool {
+				return slices.Contains([]string{"tmp", "proc", "dev", "var"}, e.Name())
+			})
+		}
+		if err != nil && (boxed || dir == "") || len(entries) > 0 {
+			t.Errorf("/%s holds %v, %v", dir, entries, err)
+		}
 	}
 	if f, err := os.Create(proc(pid, "root", "x")); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("creating a file in its root: %v, want a read-only file system", err)
 		_ = f.Close()
 	}
 	mounts, err := os.ReadFile(proc(pid, "mountinfo"))
-	if err != nil || strings.Count(string(mounts), "\n") != 1 {
+	want := 1
+	if boxed {
+		want = 2 // /proc
+	}
+	if err != nil || strings.Count(string(mounts), "\n") != want {
 		t.Errorf("its mounts are %q, %v", mounts, err)
 	}
 	if cwd, err := os.Readlink(proc(pid, "cwd")); err != nil || cwd != "/" {
@@ -120,9 +144,10 @@ func TestSandboxSeesNoFiles(t *testing.T) {
 	}
 }
 
-func TestSandboxHasNamespacesOfItsOwn(t *testing.T) {
-	t.Parallel()
-	r, pid := lockedUp(t)
+func TestSandboxHasNamespacesOfItsOwn(t *testing.T) { eachWay(t, sandboxHasNamespacesOfItsOwn) }
+
+func sandboxHasNamespacesOfItsOwn(t *testing.T, way func(*Config)) {
+	r, pid := lockedUp(t, way)
 	needs(t, r, measureUser)
 	for _, ns := range []string{"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"} {
 		ours, err := os.Readlink("/proc/self/ns/" + ns)
@@ -140,9 +165,10 @@ func TestSandboxHasNamespacesOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestSandboxHasNoPrivileges(t *testing.T) {
-	t.Parallel()
-	r, pid := lockedUp(t)
+func TestSandboxHasNoPrivileges(t *testing.T) { eachWay(t, sandboxHasNoPrivileges) }
+
+func sandboxHasNoPrivileges(t *testing.T, way func(*Config)) {
+	r, pid := lockedUp(t, way)
 	needs(t, r, measureCapabilities)
 	needs(t, r, measurePrivileges)
 	threads, err := os.ReadDir(proc(pid, "task"))
@@ -156,6 +182,13 @@ func TestSandboxHasNoPrivileges(t *testing.T) {
 				t.Errorf("thread %s has %s %s", thread.Name(), set, status[set])
 			}
 		}
+		filters := "1" // the seal
+		if r.Posture().Has(measureLandlock) {
+			filters = "2" // and that of the box
+		}
+		if status["Seccomp"] != "2" || status["Seccomp_filters"] != filters {
+			t.Errorf("thread %s has %s filters of kind %s, want %s", thread.Name(), status["Seccomp_filters"], status["Seccomp"], filters)
+		}
 		if status["NoNewPrivs"] != "1" {
 			t.Errorf("thread %s may gain privileges", thread.Name())
 		}
@@ -165,15 +198,16 @@ func TestSandboxHasNoPrivileges(t *testing.T) {
 	}
 }
 
-func TestSandboxHasLimits(t *testing.T) {
-	t.Parallel()
-	_, pid := lockedUp(t)
+func TestSandboxHasLimits(t *testing.T) { eachWay(t, sandboxHasLimits) }
+
+func sandboxHasLimits(t *testing.T, way func(*Config)) {
+	_, pid := lockedUp(t, way)
 	b, err := os.ReadFile(proc(pid, "limits"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, most := range map[string]string{
-		"Max core file size": "0", "Max locked memory": "0", "Max msgqueue size": "0",
+		"Max core file size": "1", "Max locked memory": "0", "Max msgqueue size": "0",
 		"Max file size": strconv.Itoa(maxFileSize), "Max open files": strconv.Itoa(maxFiles),
 	} {
 		_, after, _ := strings.Cut(string(b), name)
@@ -189,7 +223,10 @@ func TestSandboxHasLimits(t *testing.T) {
 // TestLockedSandboxRestoresMemoryInTheBestWay: what restoring memory needs must survive
 // the lockdown.
 func TestLockedSandboxRestoresMemoryInTheBestWay(t *testing.T) {
-	t.Parallel()
+	eachWay(t, lockedSandboxRestoresMemoryInTheBestWay)
+}
+
+func lockedSandboxRestoresMemoryInTheBestWay(t *testing.T, way func(*Config)) {
 	pagemap, err := memory.OpenPagemap()
 	if err != nil {
 		t.Skipf("nobody can here: %v", err)
@@ -199,7 +236,7 @@ func TestLockedSandboxRestoresMemoryInTheBestWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, _ := lockedUp(t)
+	r, _ := lockedUp(t, way)
 	if got := r.Posture().Restore; got != string(best.Strategy()) {
 		t.Errorf("a sandbox restores by %q, and without its walls it would by %q", got, best.Strategy())
 	}
@@ -208,10 +245,13 @@ func TestLockedSandboxRestoresMemoryInTheBestWay(t *testing.T) {
 // TestSandboxDiesWithNode ends a node the hard way, while a guest spins, and sees
 // its sandboxes go, even one whose guest keeps it from reading its connection.
 func TestSandboxDiesWithNode(t *testing.T) {
-	t.Parallel()
-	if os.Getenv(diesWithNode) != "" {
+	if how := os.Getenv(diesWithNode); how != "" {
 		s := &sandboxtest.Store{}
-		r := newRunner(t, s)
+		way := unboxed(t)
+		if how == "boxed" {
+			way = inBoxes(t)
+		}
+		r := newRunner(t, s, way)
 		b := &sandboxtest.Bench{T: t, Runner: r, Store: s}
 		v := b.Version(sandboxtest.Spin())
 		if err := r.Prepare(context.Background(), v); err != nil {
@@ -226,8 +266,18 @@ func TestSandboxDiesWithNode(t *testing.T) {
 		}
 		select {}
 	}
+	t.Parallel()
+	for _, how := range []string{"boxed", "unboxed"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			diesWith(t, how)
+		})
+	}
+}
+
+func diesWith(t *testing.T, how string) {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestSandboxDiesWithNode$")
-	cmd.Env = append(os.Environ(), diesWithNode+"=1")
+	cmd.Env = append(os.Environ(), diesWithNode+"="+how)
 	out, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

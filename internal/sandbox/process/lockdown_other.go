@@ -15,7 +15,7 @@ func lockDown(plan) (wire.Hello, *os.File, error) {
 	const why = "only on Linux"
 	missing := map[string]string{}
 	for _, m := range []string{
-		measureMounts, measureNetwork, measurePID, measurePrivileges, measureSyscalls, measureCgroup, measureParent,
+		measureMounts, measureNetwork, measurePID, measurePrivileges, measureSyscalls, measureSealed, measureCgroup, measureParent,
 	} {
 		missing[m] = why
 	}

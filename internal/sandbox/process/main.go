@@ -33,6 +33,16 @@ const places = 64
 // stops all guests for a moment, which lasts until the slowest has reached a tick.
 const gcPercent = 1600
 
+// Limits of a sandbox process.
+const (
+	// maxFiles is two files without a name for each loaded version (the state that its
+	// guests begin with, and its module's data), and eight for itself.
+	maxFiles = 4096
+	// maxFileSize bounds such a file: no guest has more memory than 32 bits address.
+	maxFileSize  = 4 << 30
+	maxProcesses = 4096
+)
+
 // Exit codes of a sandbox, for the node's log.
 const (
 	exitOK       = 0
@@ -88,27 +98,29 @@ type plan struct {
 	memory   int64 // of all guests, in bytes
 	isolated bool  // the process was started in namespaces of its own
 	ownUID   bool  // its user is not anybody else's
+	boxed    bool  // it was started in a box: the rest was done before it began
 }
 
 func (p plan) args() []string {
-	return []string{Argv0, strconv.FormatInt(p.memory, 10), strconv.FormatBool(p.isolated), strconv.FormatBool(p.ownUID)}
+	return []string{
+		Argv0, strconv.FormatInt(p.memory, 10),
+		strconv.FormatBool(p.isolated), strconv.FormatBool(p.ownUID), strconv.FormatBool(p.boxed),
+	}
 }
 
 func parsePlan(args []string) (plan, error) {
-	if len(args) != 4 {
+	if len(args) != 5 {
 		return plan{}, errors.New("reading arguments: this program is started by a node, not by hand")
 	}
 	memory, err := strconv.ParseInt(args[1], 10, 64)
 	if err != nil {
 		return plan{}, fmt.Errorf("reading arguments: %v", err)
 	}
-	isolated, err := strconv.ParseBool(args[2])
-	if err != nil {
-		return plan{}, fmt.Errorf("reading arguments: %v", err)
+	p := plan{memory: memory}
+	for i, flag := range []*bool{&p.isolated, &p.ownUID, &p.boxed} {
+		if *flag, err = strconv.ParseBool(args[2+i]); err != nil {
+			return plan{}, fmt.Errorf("reading arguments: %v", err)
+		}
 	}
-	ownUID, err := strconv.ParseBool(args[3])
-	if err != nil {
-		return plan{}, fmt.Errorf("reading arguments: %v", err)
-	}
-	return plan{memory, isolated, ownUID}, nil
+	return p, nil
 }

@@ -30,8 +30,11 @@ const (
 	measureParent       = "dies-with-node"
 
 	measureSyscalls = "syscall-filter"
+	measureSealed   = "sealed" // by a stricter one, before the first guest
 	measureLandlock = "landlock"
 	measureCgroup   = "memory-cgroup"
+
+	measureProcesses = "processes-cgroup"
 )
 
 // Posture says what separates a sandbox process from the machine.

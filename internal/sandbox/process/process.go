@@ -26,6 +26,7 @@ type process struct {
 	active atomic.Int64  // calls under way
 	used   atomic.Int64  // when it was last asked for something, as a running number
 	idle   sync.Pool     // of *call, used before
+	pid    atomic.Int64  // once somebody has asked
 
 	compiles atomic.Bool // it compiles one module, and ends then
 	sending  sync.Mutex  // held while code is sent; taken before mu
@@ -101,7 +102,7 @@ func (p *process) serve() {
 	err := p.read()
 	p.kill(err.Error())
 	p.child.words.wait()
-	state := p.child.cmd.Wait()
+	state := p.child.life.wait()
 	_ = p.child.conn.Close()
 	p.out.Close()
 
@@ -131,7 +132,7 @@ func (p *process) serve() {
 	}
 	p.runner.logger.Warn("sandbox process ended",
 		slog.String("sandbox", p.id), slog.String("namespace", namespace), slog.String("reason", reason),
-		slog.Any("state", state), slog.Int("calls", len(calls)), slog.String("said", p.child.words.text()))
+		slog.String("state", state), slog.Int("calls", len(calls)), slog.String("said", p.child.words.text()))
 }
 
 const reasonIdle = "it was not needed any more"
@@ -156,7 +157,7 @@ func (p *process) kill(reason string) {
 
 // end ends a process that was just marked as dead.
 func (p *process) end() {
-	_ = p.child.cmd.Process.Kill()
+	p.child.life.kill()
 	p.out.Close()
 	_ = p.child.conn.Close()
 }

@@ -45,6 +45,10 @@ type Config struct {
 	// Executable is the program to start sandboxes from: one that calls Main when
 	// IsSandbox says so. "" means the running one.
 	Executable string
+	// Boxes start the processes. nil: the node starts them itself, with less around them,
+	// and Unboxed says why, for Posture.
+	Boxes   Boxes
+	Unboxed string
 	// Warm is how many processes are kept ready for namespaces to come; -1 is none.
 	Warm int
 	// MaxSandboxes bounds the processes that serve a namespace. One that is idle
@@ -122,11 +126,12 @@ type Runner struct {
 	grace       time.Duration
 	moduleBytes int64
 	mostMemory  int64 // resident, of one process, in bytes
+	mostCharged int64 // by a control group, which counts files without a name too
 	maxBoxes    int
 	idleVersion time.Duration
 	idleProcess time.Duration
 	stamp       string // tells the sandboxes of one run of the node from another's
-	posture     Posture
+	posture     atomic.Pointer[Posture]
 
 	starter   *starter
 	pool      *pool
@@ -161,7 +166,7 @@ func New(c Config) (*Runner, error) {
 		artifacts: c.Artifacts, code: c.Code, codeID: wasm.CodeID(), engine: &engine{get: c.Engine},
 		logger: c.Logger, clock: c.Clock, grace: c.Grace, moduleBytes: c.ModuleBytes,
 		idleVersion: c.IdleVersion, idleProcess: c.IdleProcess, losses: newRefusals(c.Clock),
-		mostMemory: c.Memory + overhead, maxBoxes: c.MaxSandboxes,
+		mostMemory: c.Memory + overhead, mostCharged: c.Memory + c.ModuleBytes + overhead, maxBoxes: c.MaxSandboxes,
 		stamp: strconv.FormatInt(c.Clock().UnixMilli(), 36),
 		busy:  make(chan struct{}, 1), ended: make(chan struct{}), watching: make(chan struct{}),
 		tenants: map[string]*tenant{}, all: map[*process]struct{}{},
@@ -169,13 +174,13 @@ func New(c Config) (*Runner, error) {
 	r.compiler, r.carrying = newCompiler(r), make(chan struct{}, maxCarrying)
 	var first *child
 	var err error
-	r.starter, err = newStarter(c.Executable, c.Memory, func(c *child) { first = c })
+	r.starter, err = newStarter(&c, r.mostCharged, func(c *child) { first = c })
 	if err != nil {
 		return nil, err
 	}
-	r.posture = first.posture
-	c.Logger.Debug("sandboxes can be started", slog.String("posture", r.posture.String()), slog.String("restore", r.posture.Restore))
-	r.pool = newPool(max(c.Warm, 0), r.start, c.Logger)
+	c.Logger.Debug("sandboxes can be started",
+		slog.String("posture", first.posture.String()), slog.String("restore", first.posture.Restore))
+	r.pool = newPool(max(c.Warm, 0), func() (*process, error) { return r.start(r.mostCharged) }, c.Logger)
 	if p, err := r.adopt(first); err == nil {
 		r.pool.put(p)
 	}
@@ -184,8 +189,9 @@ func New(c Config) (*Runner, error) {
 	return r, nil
 }
 
-// Posture says what separates a sandbox from this machine.
-func (r *Runner) Posture() Posture { return r.posture }
+// Posture says what separates a sandbox from this machine: the one that was started
+// last.
+func (r *Runner) Posture() Posture { return *r.posture.Load() }
 
 // Process gives the id of the operating system for the process that serves a
 // namespace now, for status pages and tests.
@@ -200,11 +206,13 @@ func (r *Runner) Process(namespace string) (pid int, ok bool) {
 	if p == nil {
 		return 0, false
 	}
-	return p.child.cmd.Process.Pid, true
+	pid = p.child.life.pid()
+	return pid, pid != 0
 }
 
-func (r *Runner) start() (*process, error) {
-	c, err := r.starter.start()
+// start starts a process that may hold so much memory, in bytes.
+func (r *Runner) start(most int64) (*process, error) {
+	c, err := r.starter.start(most)
 	if err != nil {
 		return nil, err
 	}
@@ -213,6 +221,7 @@ func (r *Runner) start() (*process, error) {
 
 // adopt takes a process on the books, so that Close finds it.
 func (r *Runner) adopt(c *child) (*process, error) {
+	r.posture.Store(&c.posture)
 	r.mu.Lock()
 	closed := r.closed
 	var p *process
@@ -222,10 +231,7 @@ func (r *Runner) adopt(c *child) (*process, error) {
 	}
 	r.mu.Unlock()
 	if closed {
-		_ = c.cmd.Process.Kill()
-		_ = c.conn.Close()
-		c.words.wait()
-		_ = c.cmd.Wait()
+		c.end()
 		return nil, errEnded
 	}
 	return p, nil
@@ -407,6 +413,7 @@ func (r *Runner) Close() error {
 		all = append(all, p)
 	}
 	r.mu.Unlock()
+	r.starter.stop()
 	for _, p := range all {
 		p.kill(errEnded.Error())
 	}

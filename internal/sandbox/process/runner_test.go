@@ -1,9 +1,11 @@
 package process
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -11,18 +13,79 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/casemate-dev/casemate/internal/sandbox"
+	"github.com/casemate-dev/casemate/internal/sandbox/box"
 	"github.com/casemate-dev/casemate/internal/sandbox/sandboxtest"
 )
 
 // TestMain is the test binary's second life as a sandbox.
 func TestMain(m *testing.M) {
 	if IsSandbox(os.Args[0]) {
+		if attacker != "" {
+			os.Exit(attack())
+		}
 		os.Exit(Main())
 	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+	goleak.VerifyTestMain(closing{m}, goleak.Cleanup(func(code int) {
 		removeBox()
 		os.Exit(code)
 	}))
+}
+
+// closing ends the broker of all tests before leaks are looked for.
+type closing struct{ *testing.M }
+
+func (c closing) Run() int {
+	code := c.M.Run()
+	if b, err := broker(); err == nil && b.Close() != nil {
+		return 1
+	}
+	return code
+}
+
+// broker is that of all tests.
+var broker = sync.OnceValues(func() (*box.Broker, error) {
+	path, err := build("casemate-box", "../../../cmd/casemate-box")
+	if err != nil {
+		return nil, err
+	}
+	return box.Open(context.Background(), box.Config{Program: path})
+})
+
+// inBoxes has a runner start what it ships in boxes.
+func inBoxes(t testing.TB) func(*Config) {
+	t.Helper()
+	b, err := broker()
+	if err != nil {
+		t.Skipf("there are no boxes on this machine: %v", err)
+	}
+	path, err := staticBox()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(c *Config) { c.Boxes, c.Executable = b, path }
+}
+
+// unboxed has a runner start what it ships itself.
+func unboxed(t testing.TB) func(*Config) {
+	t.Helper()
+	path, err := staticBox()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(c *Config) { c.Executable = path }
+}
+
+// eachWay runs a test once for each way in which processes are started.
+func eachWay(t *testing.T, test func(*testing.T, func(*Config))) {
+	t.Parallel()
+	t.Run("boxed", func(t *testing.T) {
+		t.Parallel()
+		test(t, inBoxes(t))
+	})
+	t.Run("unboxed", func(t *testing.T) {
+		t.Parallel()
+		test(t, unboxed(t))
+	})
 }
 
 func newRunner(t testing.TB, artifacts Artifacts, change ...func(*Config)) *Runner {
@@ -36,6 +99,9 @@ func newRunner(t testing.TB, artifacts Artifacts, change ...func(*Config)) *Runn
 		t.Fatalf("starting the runner: %v", err)
 	}
 	t.Cleanup(func() { _ = r.Close() })
+	if _, in := r.starter.way.(boxed); in != (c.Boxes != nil) {
+		t.Fatalf("the processes are started by %T: %+v", r.starter.way, r.Posture())
+	}
 	return r
 }
 
@@ -52,16 +118,11 @@ func kill(t *testing.T, r sandbox.Runner, namespace string) {
 
 // TestConformance runs the suite on sandboxes as they ship.
 func TestConformance(t *testing.T) {
-	t.Parallel()
-	path, err := staticBox()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sandboxtest.Run(t, sandboxtest.Harness{
-		New: func(t *testing.T, s *sandboxtest.Store) sandbox.Runner {
-			return newRunner(t, s, func(c *Config) { c.Executable = path })
-		},
-		Kill: kill,
+	eachWay(t, func(t *testing.T, way func(*Config)) {
+		sandboxtest.Run(t, sandboxtest.Harness{
+			New:  func(t *testing.T, s *sandboxtest.Store) sandbox.Runner { return newRunner(t, s, way) },
+			Kill: kill,
+		})
 	})
 }
 

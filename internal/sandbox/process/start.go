@@ -1,12 +1,11 @@
 package process
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"runtime"
 	"sync"
 	"time"
 
@@ -23,41 +22,73 @@ const writeTimeout = 10 * time.Second
 // to say how a crash began.
 const maxLastWords = 4 << 10
 
-// starter starts processes, all from one thread that lives as long as it does: the
-// kernel kills a child when the thread that made it ends, not the program.
+// way is one way to start a process. Whatever way it is, the process has the plan's
+// arguments, the connection and a pipe for its last words, and nothing else of the
+// node's.
+type way interface {
+	start(ctx context.Context, o order) (life, error)
+	close()
+}
+
+// order asks for a process.
+type order struct {
+	binary *os.File
+	memory int64    // of all guests, in bytes
+	most   int64    // of the whole process, in bytes
+	conn   *os.File // the sandbox's end
+	words  *os.File // its standard error
+	serial uint64
+}
+
+// life is a process that was started.
+type life interface {
+	// pid is that of the process on this machine, 0 when it cannot be told.
+	pid() int
+	kill()
+	// wait returns when nothing is left of the process, and says how it ended.
+	wait() string
+	// walls are the measures that the way of the start has put around it, and those that
+	// it has not, with the reason.
+	walls() (enforced []string, missing map[string]string)
+}
+
+// starter starts processes in the strictest way that this machine allows. The mutex
+// guards the number of the last one.
 type starter struct {
 	binary *os.File
 	memory int64
-	jobs   chan func()
-	done   chan struct{}
+	way    way
+	ctx    context.Context // ends when no more are to be started
+	stop   context.CancelFunc
 
-	mu      sync.Mutex
-	serial  uint64
-	profile profile
-	missing map[string]string
+	mu     sync.Mutex
+	serial uint64
 }
 
-// newStarter opens the binary and finds the strictest way to start a process that
-// this machine allows. It gives the process that proved it.
-func newStarter(path string, memory int64, adopt func(*child)) (*starter, error) {
-	binary, err := os.Open(path)
+// newStarter opens the binary and tries the ways, stricter ones first. It gives the
+// process that proved one.
+func newStarter(c *Config, most int64, adopt func(*child)) (*starter, error) {
+	binary, err := openBinary(c.Executable)
 	if err != nil {
-		return nil, fmt.Errorf("opening the sandbox's program: %v", err)
+		return nil, err
 	}
-	s := &starter{binary: binary, memory: memory, jobs: make(chan func()), done: make(chan struct{})}
-	go func() {
-		runtime.LockOSThread()
-		for job := range s.jobs {
-			job()
-		}
-		close(s.done)
-	}()
+	s := &starter{binary: binary, memory: c.Memory}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	unboxed := c.Unboxed
 	var why, last error
-	for _, p := range profiles() {
-		s.profile, s.missing = p, p.lacks(why)
-		c, err := s.start()
+	if c.Boxes != nil {
+		first, err := s.prove(newBoxed(c.Boxes), most)
 		if err == nil {
-			adopt(c)
+			adopt(first)
+			return s, nil
+		}
+		c.Logger.Warn("sandboxes cannot be started in boxes; the node starts them itself, with less around them", "error", err)
+		unboxed = err.Error()
+	}
+	for _, p := range profiles() {
+		first, err := s.prove(newSpawner(p, p.lacks(why), unboxed), most)
+		if err == nil {
+			adopt(first)
 			return s, nil
 		}
 		if why == nil {
@@ -65,19 +96,29 @@ func newStarter(path string, memory int64, adopt func(*child)) (*starter, error)
 		}
 		last = err
 	}
-	s.close()
+	_ = s.binary.Close()
 	return nil, fmt.Errorf("starting a sandbox process: %v", last)
 }
 
+// prove starts the first process in a way, which is the starter's from then on.
+func (s *starter) prove(w way, most int64) (*child, error) {
+	s.way = w
+	c, err := s.start(most)
+	if err != nil {
+		w.close()
+	}
+	return c, err
+}
+
 func (s *starter) close() {
-	close(s.jobs)
-	<-s.done
+	s.stop()
+	s.way.close()
 	_ = s.binary.Close()
 }
 
 // child is a process that has locked itself in and said so.
 type child struct {
-	cmd     *exec.Cmd
+	life    life
 	conn    *os.File
 	reader  *wire.Reader
 	posture Posture
@@ -85,51 +126,54 @@ type child struct {
 	serial  uint64
 }
 
-// start starts one process and waits until it is ready.
-func (s *starter) start() (*child, error) {
+// start starts one process, which may hold so much memory, in bytes, and waits until
+// it is ready.
+func (s *starter) start(most int64) (*child, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, readyTimeout)
+	defer cancel()
 	s.mu.Lock()
 	s.serial++
 	serial := s.serial
 	s.mu.Unlock()
-	node, box, err := socketPair()
+	node, sandbox, err := socketPair()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = box.Close() }()
-	// The uid varies with the process, so that two runners share few of them.
-	cmd := s.profile.command(s.binary, serial+uint64(os.Getpid())*64, s.memory)
-	cmd.ExtraFiles = []*os.File{box, s.binary}
+	defer func() { _ = sandbox.Close() }()
 	words := &lastWords{done: make(chan struct{})}
 	theirs, err := words.pipe()
 	if err != nil {
 		_ = node.Close()
 		return nil, err
 	}
-	cmd.Stderr = theirs
-	started := make(chan error)
-	s.jobs <- func() { started <- cmd.Start() }
-	err = <-started
+	l, err := s.way.start(ctx, order{
+		binary: s.binary, memory: s.memory, most: most, conn: sandbox, words: theirs, serial: serial,
+	})
 	_ = theirs.Close()
 	if err != nil {
 		_ = node.Close()
 		words.wait()
-		return nil, fmt.Errorf("starting: %v", err)
+		return nil, fmt.Errorf("starting: %v%s", err, words.quoted())
 	}
-	c := &child{cmd: cmd, conn: node, reader: wire.NewReader(node), words: words, serial: serial}
-	if err := c.awaitReady(startEnforces(), s.missing); err != nil {
-		_ = cmd.Process.Kill()
-		_ = node.Close()
-		words.wait()
-		state := cmd.Wait()
-		return nil, fmt.Errorf("%v (process: %v, it said: %q)", err, state, words.text())
+	_ = sandbox.Close() // so that the connection ends when the process does
+	c := &child{life: l, conn: node, reader: wire.NewReader(node), words: words, serial: serial}
+	if err := c.awaitReady(ctx); err != nil {
+		return nil, fmt.Errorf("%v (process: %s%s)", err, c.end(), words.quoted())
 	}
 	return c, nil
 }
 
-func (c *child) awaitReady(enforced []string, missing map[string]string) error {
-	// A deadline in real time: this is about a process, not about a clock's value.
-	timer := time.AfterFunc(readyTimeout, func() { _ = c.cmd.Process.Kill() })
-	defer timer.Stop()
+// end ends a process that nobody uses, and says how it ended.
+func (c *child) end() string {
+	c.life.kill()
+	_ = c.conn.Close()
+	c.words.wait()
+	return c.life.wait()
+}
+
+func (c *child) awaitReady(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, c.life.kill)
+	defer stop()
 	f, err := c.reader.Next()
 	if err != nil {
 		return fmt.Errorf("waiting for the process to be ready: %v", err)
@@ -144,6 +188,7 @@ func (c *child) awaitReady(enforced []string, missing map[string]string) error {
 	if h.Protocol != wire.Version {
 		return fmt.Errorf("the process speaks version %d of the protocol, want %d", h.Protocol, wire.Version)
 	}
+	enforced, missing := c.life.walls()
 	c.posture = postureOf(h, enforced, missing)
 	return nil
 }
@@ -187,6 +232,14 @@ func (l *lastWords) text() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return string(l.kept)
+}
+
+// quoted is for the end of an error: nothing when nothing was said.
+func (l *lastWords) quoted() string {
+	if text := l.text(); text != "" {
+		return fmt.Sprintf(", it said: %q", text)
+	}
+	return ""
 }
 
 // errEnded is why calls fail when the runner ends.

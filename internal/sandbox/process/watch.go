@@ -41,12 +41,23 @@ func (r *Runner) watch() {
 				if p.compiles.Load() {
 					most = min(most, compileMemory)
 				}
-				if got := resident(p.child.cmd.Process.Pid); got > most {
+				if got := p.resident(); got > most {
 					p.kill(fmt.Sprintf("it holds %d bytes of memory, the most is %d", got, most))
 				}
 			}
 		}
 	}
+}
+
+// resident gives the memory that the process holds, in bytes, or 0 when it cannot be
+// told.
+func (p *process) resident() int64 {
+	pid := p.pid.Load()
+	if pid == 0 {
+		pid = int64(p.child.life.pid())
+		p.pid.Store(pid)
+	}
+	return resident(int(pid))
 }
 
 // due gives the tick of the watch before which d has certainly not passed: one tick

@@ -130,7 +130,7 @@ func (b *broker) start(r *message.Request, fds []int, reply *message.Reply) ([]i
 		return nil, x
 	}
 	reply.Box = x.id
-	return []int{pidfd}, x
+	return append([]int{pidfd}, x.group.meters()...), x
 }
 
 // fork has the starting thread start the init.

@@ -95,6 +95,14 @@ func (g *group) usage() message.Usage {
 	return u
 }
 
+// meters gives files that tell what the group uses, if it has them.
+func (g *group) meters() []int {
+	if g.g == nil {
+		return nil
+	}
+	return g.g.Meters()
+}
+
 func (g *group) oom() bool {
 	if g.g == nil {
 		return false

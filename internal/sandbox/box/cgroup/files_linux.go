@@ -43,15 +43,21 @@ func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }
 // large ones, which are read in parts anyway.
 const maxFile = 1 << 16
 
+// firstRead is more than most of them hold.
+const firstRead = 1 << 10
+
 func read(path string) (string, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", failed("opening "+path, err)
 	}
 	defer unix.Close(fd)
-	buf := make([]byte, maxFile)
+	buf := make([]byte, firstRead)
 	n := 0
-	for n < len(buf) {
+	for n < maxFile {
+		if n == len(buf) {
+			buf = append(buf, make([]byte, maxFile-n)...)
+		}
 		m, err := unix.Read(fd, buf[n:])
 		if err == unix.EINTR {
 			continue

@@ -35,7 +35,11 @@ func (h *Hierarchy) New(name string, l Limits) (*Group, error) {
 	g := &Group{h: h, peak: -1}
 	made := map[string]bool{}
 	for c, dir := range h.dirs {
-		if dir == "" {
+		if dir == "" || controller(c) == cpu && h.version == 1 && l.CPUPercent == 0 {
+			// A group of this controller competes for processors as one, which what has no
+			// limit shall not: all guests of a program would be one thread beside each of its
+			// own. Where controllers share a directory, or with version 2, it cannot be had
+			// without.
 			continue
 		}
 		path := dir + "/" + name

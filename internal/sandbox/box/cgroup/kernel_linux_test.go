@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -293,6 +294,33 @@ func TestLimitsReachTheKernel(t *testing.T) {
 				t.Errorf("%s: %q, %v; want %s", file, got, err, v)
 			}
 		}
+	}
+}
+
+// All boxes together get as much of a busy machine as a process for each processor.
+func TestGroupsWeighAsMuchAsTheMachineHasProcessors(t *testing.T) {
+	h, _ := open(t)
+	if h.Version() != 1 || h.dirs[cpu] == "" {
+		t.Skip("there is no such controller of version 1")
+	}
+	want := strconv.Itoa(1024 * runtime.NumCPU())
+	for _, dir := range []string{h.dirs[cpu], parentOf(h.dirs[cpu])} {
+		if got, err := read(dir + "/cpu.shares"); got != want || err != nil {
+			t.Errorf("%s: %q, %v; want %s", dir, got, err, want)
+		}
+	}
+}
+
+// TestNoLimitNoCompetitionAsOne: a group of the cpu controller competes as one with
+// everything beside it, so what has no limit of processors has none.
+func TestNoLimitNoCompetitionAsOne(t *testing.T) {
+	h, _ := open(t)
+	if h.Version() != 1 || h.dirs[cpu] == "" || h.dirs[cpu] == h.dirs[cpuacct] {
+		t.Skip("here a group has that controller whether it is limited or not")
+	}
+	g := group(t, h, "free", Limits{Memory: 32 << 20})
+	if g.dirs[cpu] != "" || exists(h.dirs[cpu]+"/free") || g.dirs[memory] == "" {
+		t.Errorf("it has the groups %q", g.dirs)
 	}
 }
 

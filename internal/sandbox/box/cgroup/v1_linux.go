@@ -1,6 +1,10 @@
 package cgroup
 
-import "golang.org/x/sys/unix"
+import (
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
 
 // Version 1: Documentation/admin-guide/cgroup-v1. Each controller is mounted by itself
 // or together with others, and each is used when it is there.
@@ -20,6 +24,9 @@ func (h *Hierarchy) openV1(root string, own map[string]string, o Options) error 
 		}
 		h.dirs[c] = dir
 	}
+	if dir := h.dirs[cpu]; dir != "" {
+		weigh("cpu.shares", 1024, parentOf(dir), dir)
+	}
 	for what, c := range map[string]controller{Memory: memory, Processes: pids, CPU: cpu} {
 		if h.dirs[c] == "" {
 			h.missing[what] = reason[c]
@@ -37,6 +44,15 @@ func (h *Hierarchy) openV1(root string, own map[string]string, o Options) error 
 		}
 	}
 	return &Error{"looking for control groups below " + root + ": " + reason[memory], unix.ENOENT}
+}
+
+// weigh has all groups of a program weigh as much as one ordinary process for each
+// processor: a group competes as one with everything beside it, however much is in it.
+// Where that is refused, groups get less of a machine that is busy with something else.
+func weigh(file string, perProcessor int64, dirs ...string) {
+	for _, dir := range dirs {
+		_ = writeNumber(dir+"/"+file, perProcessor*int64(runtime.NumCPU()))
+	}
 }
 
 // openMount gives this program's directory in the hierarchy of a controller.

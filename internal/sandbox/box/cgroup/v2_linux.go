@@ -63,6 +63,9 @@ func (h *Hierarchy) openV2(root, own string, o Options) error {
 			h.missing[what] = reasons[c]
 		}
 	}
+	if h.dirs[cpu] != "" {
+		weigh("cpu.weight", 100, parent, place)
+	}
 	if !exists(place + "/cgroup.freeze") {
 		h.missing[Freezing] = "this kernel is older than 5.2"
 	}

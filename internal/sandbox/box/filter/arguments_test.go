@@ -197,6 +197,10 @@ func TestSealedProcessMakesThreadsAndNothingElse(t *testing.T) {
 			{"prctl", 0, 0x53564d41, actAllow},
 			{"prctl", 0, 38, failing(eINVAL)},
 			{"prctl", 0, 22, failing(eINVAL)},
+			{"sched_getattr", 0, 0, actAllow},
+			{"sched_getattr", 0, 1, failing(ePERM)},
+			{"sched_setattr", 0, 0, actAllow},
+			{"sched_setattr", 0, 1, failing(ePERM)}, // another thread, or another process
 		} {
 			args := make([]uint64, 6)
 			args[c.arg] = c.v

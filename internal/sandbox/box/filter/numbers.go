@@ -224,6 +224,7 @@ func numbers() []number {
 		{"sched_getscheduler", 145, 120},
 		{"sched_rr_get_interval", 148, 127},
 		{"sched_setaffinity", 203, 122},
+		{"sched_setattr", 314, 274},
 		{"sched_yield", 24, 124},
 		{"seccomp", 317, 277},
 		{"select", 23, -1},

@@ -66,7 +66,7 @@ const sealedAllowed = `
 		rt_sigaction rt_sigprocmask rt_sigreturn sched_yield sigaltstack tgkill write writev
 `
 
-const sealedChecked = `clone fcntl ioctl prctl`
+const sealedChecked = `clone fcntl ioctl prctl sched_getattr sched_setattr`
 
 // wasmAllowed are those that a process may make until it is sealed.
 const wasmAllowed = sealedAllowed + `

@@ -59,6 +59,10 @@ func wasmSealedPolicy() policy {
 			"ioctl": only(1, eNOTTY, ioctlPagemapScan),
 			"fcntl": only(1, eINVAL, wasmFcntls()...),
 			"prctl": only(0, eINVAL, 15 /* PR_SET_NAME */, 0x53564d41 /* PR_SET_VMA */),
+			// The calling thread's own turn of the processor, which is longer while it runs a
+			// guest. What takes a privilege to set, this process has none for.
+			"sched_getattr": only(0, ePERM, 0),
+			"sched_setattr": only(0, ePERM, 0),
 		},
 	}
 }

@@ -1,8 +1,6 @@
 package inner
 
 import (
-	"golang.org/x/sys/unix"
-
 	"github.com/casemate-dev/casemate/internal/sandbox/box/landlock"
 	"github.com/casemate-dev/casemate/internal/sandbox/box/message"
 )
@@ -15,18 +13,14 @@ func (i *initial) landlock() error {
 		i.missing[message.MeasureLandlock] = "the kernel has none: " + err.Error()
 		return nil
 	}
-	if i.exe >= 0 {
-		// Rules are about paths below the root. A file from elsewhere could not be executed,
-		// but one in memory, which has no path, can.
-		if _, err := unix.FcntlInt(uintptr(i.exe), unix.F_GET_SEALS, 0); err != nil {
-			i.missing[message.MeasureLandlock] = "the executable is neither in the root nor in memory"
-			return nil
-		}
-	}
 	if text := landlock.Missing(abi); text != "" {
 		i.missing[message.MeasureLandlock] = text
 	}
 	rules, err := landlock.Native()
+	if i.exe >= 0 {
+		// It is not below the root. The kernel reads what it executes.
+		rules.Paths = append(rules.Paths, landlock.Rule{File: i.exe, Access: landlock.Read | landlock.Execute})
+	}
 	if err == nil {
 		err = landlock.Restrict(rules)
 	}

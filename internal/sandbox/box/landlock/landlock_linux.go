@@ -21,6 +21,7 @@ const (
 // Rule allows access to a file, or to a directory and all below it.
 type Rule struct {
 	Path     string
+	File     int // a descriptor of it, when Path is empty: what lies outside of the root, too
 	Access   Access
 	Optional bool // it need not exist
 }
@@ -181,6 +182,9 @@ func (a Access) bits() uint64 {
 }
 
 func addPath(set int, r Rule, known uint64) error {
+	if r.Path == "" {
+		return addFile(set, r, known)
+	}
 	fd, err := unix.Open(r.Path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT && r.Optional {
 		return nil
@@ -189,6 +193,20 @@ func addPath(set int, r Rule, known uint64) error {
 		return failed("opening "+r.Path, err)
 	}
 	defer unix.Close(fd)
+	return addOpened(set, fd, r, known)
+}
+
+// addFile allows access to what a descriptor names. A file in memory has no path, so no
+// rule is about it: the kernel refuses one, and lets the file be used without.
+func addFile(set int, r Rule, known uint64) error {
+	err := addOpened(set, r.File, r, known)
+	if e, ok := err.(*Error); ok && e.Errno == unix.EBADFD { //nolint:errorlint // it is given bare
+		return nil
+	}
+	return err
+}
+
+func addOpened(set, fd int, r Rule, known uint64) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return failed("examining "+r.Path, err)

@@ -17,7 +17,9 @@
 //
 // # Room
 //
-// Sandboxes are started by demand. Each claims its memory limit from a budget for as
+// Sandboxes are started by demand: not while those in use will come free sooner than
+// another could start, by how long uses took lately, and nobody waits for long on that
+// word. Each claims its memory limit from a budget for as
 // long as it lives; when the budget is spent, idle ones give way, the longest resting
 // first, and when there are none, the call fails with sandbox.Unavailable. Few start at
 // once, namespaces in turn.

@@ -85,6 +85,7 @@ type instance struct {
 	started time.Duration // how long it took
 	uses    int
 	rested  time.Time
+	taken   time.Time // for the use under way
 	broken  bool
 	// ending is called when the end begins, onEnd when nothing is left.
 	ending, onEnd func()
@@ -93,14 +94,16 @@ type instance struct {
 	terminates bool
 	frozen     atomic.Int32 // see rest
 	timer      *time.Timer
+	spent      atomic.Int64 // processor time, in ns, when it was looked at last; see look
 	ended      atomic.Bool
 }
 
 // States of instance.frozen.
 const (
-	awake int32 = iota
+	awake int32 = iota // and without work
 	freezing
 	asleep
+	working
 )
 
 // usable reports whether an instance may serve another invocation.
@@ -114,20 +117,53 @@ func (i *instance) usable(now time.Time) bool {
 }
 
 // rest begins a time without work. Soon after, the processes get no processor until
-// there is some: code that goes on by itself is not metered and would cost others.
+// there is some: code that goes on by itself is not metered and would cost others. An
+// instance that nobody has used holds nothing of anybody's, and stays awake for as long
+// as it computes nothing: thawing takes a fifth of the time of handing it over.
 func (i *instance) rest(now time.Time) {
 	i.rested = now
-	i.timer = time.AfterFunc(freezeAfter, func() {
-		if i.frozen.CompareAndSwap(awake, freezing) {
-			if i.cell.Freeze() != nil {
-				i.frozen.Store(awake)
+	i.frozen.Store(awake)
+	unused := i.uses == 0
+	seen := i.spent.Load()
+	var timer *time.Timer
+	ready := make(chan struct{})
+	timer = time.AfterFunc(freezeAfter, func() {
+		<-ready
+		if unused && i.frozen.Load() == awake {
+			cpu, _, err := i.look()
+			if still := err == nil && int64(cpu)-seen < int64(stillness); still {
+				seen = int64(cpu)
+				timer.Reset(lookAgain)
 				return
 			}
-			if !i.frozen.CompareAndSwap(freezing, asleep) {
-				_ = i.cell.Thaw() // it was wanted meanwhile
-			}
 		}
+		i.freeze()
 	})
+	i.timer = timer
+	close(ready)
+}
+
+// What an unused instance may compute between two looks at it, to be left alone.
+const (
+	lookAgain = time.Second
+	stillness = 2 * time.Millisecond
+)
+
+func (i *instance) freeze() {
+	if !i.frozen.CompareAndSwap(awake, freezing) {
+		return
+	}
+	if i.cell.Freeze() != nil {
+		i.frozen.CompareAndSwap(freezing, awake)
+		return
+	}
+	if !i.frozen.CompareAndSwap(freezing, asleep) {
+		_ = i.cell.Thaw() // it was wanted meanwhile
+		return
+	}
+	// What it did after its answer is not the next invocation's.
+	_, _, _ = i.look()
+	_ = i.cell.ResetPeak()
 }
 
 // awaken ends a rest.
@@ -135,15 +171,27 @@ func (i *instance) awaken() {
 	if i.timer != nil {
 		i.timer.Stop()
 	}
-	if i.frozen.Swap(awake) == asleep {
+	if i.frozen.Swap(working) == asleep {
 		_ = i.cell.Thaw() // a cell that stays frozen runs into its time limit
 	}
+}
+
+// look asks what the sandbox has used so far, and keeps it: the next invocation begins
+// to count there, so that it need not ask first.
+func (i *instance) look() (cpu time.Duration, peak int64, err error) {
+	cpu, peak, err = i.cell.Usage()
+	for seen := i.spent.Load(); err == nil && int64(cpu) > seen; seen = i.spent.Load() {
+		if i.spent.CompareAndSwap(seen, int64(cpu)) {
+			break
+		}
+	}
+	return cpu, peak, err
 }
 
 // consumed gives the processor time since it was before, and the peak of memory. Of a
 // sandbox that is gone, its end tells.
 func (i *instance) consumed(before time.Duration) (time.Duration, int64) {
-	cpu, peak, err := i.cell.Usage()
+	cpu, peak, err := i.look()
 	if err != nil {
 		select {
 		case <-i.cell.Done():

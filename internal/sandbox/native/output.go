@@ -21,6 +21,7 @@ import (
 type output struct {
 	clock func() time.Time
 	pipe  *os.File
+	pause func(time.Duration)
 	done  chan struct{}
 
 	mu      sync.Mutex
@@ -41,11 +42,15 @@ const (
 	lastLines   = 20
 	readAtOnce  = 16 << 10
 	readsInARow = 16 // of readAtOnce, before somebody else may have a turn
+	// floodPause is between two looks at a pipe of which everything is dropped. It holds
+	// 64 KiB, so that some 12 MB a second are read.
+	floodPause = 5 * time.Millisecond
 )
 
 // newOutput begins to read from the pipe, which it owns.
 func newOutput(pipe *os.File, clock func() time.Time) *output {
-	o := &output{clock: clock, pipe: pipe, done: make(chan struct{}), limit: maxEarly, buffer: make([]byte, readAtOnce)}
+	pause := func(d time.Duration) { <-time.After(d) }
+	o := &output{clock: clock, pipe: pipe, pause: pause, done: make(chan struct{}), limit: maxEarly, buffer: make([]byte, readAtOnce)}
 	go o.run()
 	return o
 }
@@ -63,14 +68,23 @@ func (o *output) run() {
 	o.mu.Unlock()
 }
 
-// read takes what is in the pipe. It reports whether the pipe has ended.
+// read takes what is in the pipe. It reports whether the pipe has ended. Of what is
+// dropped anyhow it takes a bounded amount in a time: who prints that much waits, and
+// not whoever else needs the processor.
 func (o *output) read(fd int) (ended bool) {
 	for {
 		o.mu.Lock()
 		more, end := o.readSome(fd)
+		flood := o.dropped > 0
 		o.mu.Unlock()
-		if end || !more {
-			return end
+		if end {
+			return true
+		}
+		if flood {
+			o.pause(floodPause)
+		}
+		if !more {
+			return false
 		}
 	}
 }
@@ -179,12 +193,15 @@ func (o *output) flush() {
 
 func (o *output) line() {
 	text := bytes.TrimSuffix(o.partial, []byte("\r"))
+	if n := int64(len(text)) + 1; o.kept+n > o.limit { // a flood is not worth a copy of each line
+		o.dropped += n
+		o.partial = o.partial[:0]
+		return
+	}
 	if len(o.last) == lastLines {
 		o.last = append(o.last[:0:0], o.last[1:]...)
 	}
-	if o.kept < o.limit { // a flood is not worth a copy of each line
-		o.last = append(o.last, bytes.Clone(text))
-	}
+	o.last = append(o.last, bytes.Clone(text))
 	o.emit(sandbox.LogLine{Time: o.clock(), Text: string(bytes.ToValidUTF8(text, []byte("\uFFFD")))})
 	o.partial = o.partial[:0]
 }

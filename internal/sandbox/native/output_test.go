@@ -3,6 +3,7 @@ package native
 import (
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,6 +64,27 @@ func TestALogFloodIsCutAndCounted(t *testing.T) {
 	k, d := o.end()
 	if k != 100 || d != 9900 || kept != 100 {
 		t.Errorf("kept %d (%d given), dropped %d", k, kept, d)
+	}
+}
+
+// Whoever prints more than is kept waits for the pipe, and does not keep a processor busy
+// with lines that nobody gets.
+func TestWhoFloodsTheLogWaits(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pauses atomic.Int32
+	o := &output{clock: time.Now, pipe: r, pause: func(time.Duration) { pauses.Add(1) }, done: make(chan struct{}), limit: 100, buffer: make([]byte, readAtOnce)}
+	go o.run()
+	const size = 16 * readsInARow * readAtOnce
+	say(t, w, strings.Repeat("123456789\n", size/10))
+	_ = w.Close()
+	<-o.done
+	o.close()
+	if n := pauses.Load(); n < 15 { // the last read sees the end
+		t.Errorf("%d pauses in %d bytes, want one for each %d at the least", n, size, readsInARow*readAtOnce)
 	}
 }
 

@@ -25,13 +25,18 @@ type pool struct {
 	waiting  []*waiter
 	starting int
 	served   int // of those starting, how many are for somebody who waits
-	alive    int // instances that have started and not been told to end
-	demand   demand
+	// refilling says that a refill is put off, looking that those who wait are looked after.
+	refilling bool
+	looking   bool
+	service   time.Duration // how long an instance is in use, on average; 0: not known
+	alive     int           // instances that have started and not been told to end
+	demand    demand
 }
 
 // waiter wants an instance.
 type waiter struct {
-	got chan handout // room for one
+	got   chan handout // room for one
+	since time.Time
 }
 
 type handout struct {
@@ -64,14 +69,15 @@ func (p *pool) take(ctx context.Context) (i *instance, cold bool, err error) {
 		}
 		p.idle = append(p.idle[:last:last], p.idle[last+1:]...)
 		if i.usable(p.clock()) {
-			p.refill()
+			p.refillSoon()
+			i.taken = p.clock()
 			p.mu.Unlock()
 			i.awaken()
 			return i, false, nil
 		}
 		p.destroy(i)
 	}
-	w := &waiter{got: make(chan handout, 1)}
+	w := &waiter{got: make(chan handout, 1), since: p.clock()}
 	p.waiting = append(p.waiting, w)
 	p.refill()
 	p.mu.Unlock()
@@ -107,16 +113,26 @@ func (p *pool) leave(w *waiter) {
 func (p *pool) put(i *instance) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if i.uses > 0 && !i.broken {
+		p.learn(p.clock().Sub(i.taken))
+	}
+	p.give(i)
+}
+
+// give is put with the mutex held.
+func (p *pool) give(i *instance) {
+	now := p.clock()
 	switch {
-	case p.closed || !i.usable(p.clock()) || p.single && i.uses > 0:
+	case p.closed || !i.usable(now) || p.single && i.uses > 0:
 		p.destroy(i)
 		p.refill() // whoever waits for it still needs one
 	case len(p.waiting) > 0:
 		w := p.waiting[0]
 		p.waiting = p.waiting[1:]
+		i.taken = now
 		w.got <- handout{instance: i, cold: i.uses == 0}
 	default:
-		i.rest(p.clock())
+		i.rest(now)
 		p.idle = append(p.idle, i)
 	}
 }
@@ -130,12 +146,84 @@ func (p *pool) refill() {
 	wanted := len(p.waiting)
 	if p.single {
 		wanted += max(0, p.demand.ahead(p.most)-len(p.idle))
+	} else if needed := p.needed(); needed < wanted {
+		wanted = needed
+		p.lookAgain()
 	}
 	for p.starting < wanted {
 		p.starting++
 		p.tasks.Go(p.startOne)
 	}
 }
+
+// needed gives how many more there must be for those who wait, when one may be used by
+// one after the other: as many as serve all of them within the time that a start takes,
+// for so long they would wait anyhow. Who has waited for twice as long gets one of his
+// own: what is in use now may take its time. The mutex is held.
+func (p *pool) needed() int {
+	if p.service <= 0 {
+		return len(p.waiting)
+	}
+	startup := p.patience()
+	all := int((time.Duration(len(p.waiting))*p.service + startup - 1) / startup)
+	overdue, now := 0, p.clock()
+	for overdue < len(p.waiting) && now.Sub(p.waiting[overdue].since) >= 2*startup { // the oldest come first
+		overdue++
+	}
+	return max(all-p.alive, overdue)
+}
+
+// lookAgain has refill look at those who wait when a start's time is over. The mutex is
+// held.
+func (p *pool) lookAgain() {
+	if p.looking {
+		return
+	}
+	p.looking = true
+	time.AfterFunc(p.patience(), func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.looking = false
+		p.refill()
+	})
+}
+
+// patience is how long somebody waits for an instance in use before another is started:
+// as long as a start takes. The mutex is held.
+func (p *pool) patience() time.Duration { return max(p.demand.startup, leastPatience) }
+
+// leastPatience is for programs that start at once: a start takes the processors from
+// what runs.
+const leastPatience = 20 * time.Millisecond
+
+// serviceWeight is how slowly pool.service follows.
+const serviceWeight = 8
+
+// learn takes note of how long an instance was in use. The mutex is held.
+func (p *pool) learn(took time.Duration) {
+	if p.service == 0 {
+		p.service = took
+	}
+	p.service += (took - p.service) / serviceWeight
+}
+
+// refillSoon is refill when nobody waits: what is handed out now goes first, for a start
+// takes the processors and the broker for some milliseconds. The mutex is held.
+func (p *pool) refillSoon() {
+	if !p.single || p.refilling {
+		return
+	}
+	p.refilling = true
+	time.AfterFunc(refillAfter, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.refilling = false
+		p.refill()
+	})
+}
+
+// refillAfter is how long the start of an instance that nobody waits for is put off.
+const refillAfter = 3 * time.Millisecond
 
 func (p *pool) startOne() {
 	// Not the caller's context: when the caller leaves, somebody else can use it.
@@ -165,8 +253,8 @@ func (p *pool) startOne() {
 	}
 	p.demand.took(i.started)
 	p.alive++
+	p.give(i) // in the same breath, or a refill in between would start one more
 	p.mu.Unlock()
-	p.put(i)
 }
 
 // destroy ends an instance without waiting for it. The mutex is held.

@@ -217,6 +217,7 @@ func TestRestingInstancesAreFrozen(t *testing.T) {
 		i, _ := b.must(t)
 		v, _ := b.cells.Load(i)
 		c := v.(*fakeCell)
+		i.uses++
 		b.put(i)
 		<-time.After(freezeAfter + time.Millisecond)
 		synctest.Wait()
@@ -278,4 +279,52 @@ func TestThePoolUnderLoad(t *testing.T) {
 			t.Errorf("%d counted as alive", alive)
 		}
 	}
+}
+
+// One that nobody used stays awake while it is still, so that it is handed over at once;
+// code that computes while it waits is stopped all the same.
+func TestUnusedInstancesAreFrozenWhenTheyCompute(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, true)
+		defer b.finish()
+		i, _ := b.must(t)
+		v, _ := b.cells.Load(i)
+		c := v.(*fakeCell)
+		b.put(i)
+		<-time.After(10 * time.Second)
+		if c.frozen.Load() != 0 {
+			t.Error("frozen although it is still")
+		}
+		c.cpu.Add(int64(stillness))
+		<-time.After(lookAgain + time.Millisecond)
+		synctest.Wait()
+		if c.frozen.Load() != 1 {
+			t.Error("not frozen although it computes")
+		}
+		i.awaken()
+	})
+}
+
+// Whatever timers are under way, an instance that serves is not frozen.
+func TestServingInstancesAreNeverFrozen(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		i, c := newInstance(t, time.Now())
+		for k := range 50 {
+			i.rest(time.Now())
+			// Taken around the moment at which it would be looked at, and frozen.
+			<-time.After(freezeAfter + time.Duration(k-25)*time.Microsecond)
+			c.cpu.Add(int64(k%2) * int64(stillness))
+			i.awaken()
+			i.uses = k % 3
+			for range 5 {
+				<-time.After(lookAgain)
+				if c.frozen.Load() != 0 {
+					t.Fatalf("frozen in round %d while it served", k)
+				}
+			}
+		}
+		i.end()
+	})
 }

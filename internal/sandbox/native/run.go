@@ -29,7 +29,8 @@ func (ver *version) run(ctx context.Context, i *instance, inv *sandbox.Invocatio
 	i.uses++
 	i.out.begin(limits.Log, inv.Log)
 	_ = i.cell.ResetPeak() // then the peak is the instance's, and said to be too large
-	before, _, _ := i.cell.Usage()
+	// What it used since the last look is counted too: what a runtime does after an answer.
+	before := time.Duration(i.spent.Load())
 	began := clock()
 	inv.Head.Deadline = began.Add(limits.Timeout).UnixMilli() // waiting for a sandbox is not the function's time
 

@@ -19,14 +19,23 @@ type Artifacts interface {
 	Artifact(ctx context.Context, d function.Digest) ([]byte, error)
 }
 
-// Config is what a Runner is made of. All fields are needed.
+// Config is what a Runner is made of. All fields but Stronger are needed.
 type Config struct {
-	Launcher  Launcher
+	Launcher Launcher
+	// Stronger are for versions that ask for more than Launcher gives.
+	Stronger  map[function.SandboxKind]Stronger
 	Artifacts Artifacts
 	Memory    int64 // bytes that sandboxes may claim together
 	Starts    int   // sandboxes that start at once
 	Clock     func() time.Time
 	Logger    *slog.Logger
+}
+
+// Stronger is a kind of sandbox that versions may ask for, or why there is none.
+type Stronger struct {
+	Launcher Launcher
+	Version  string // of what it is made with
+	Reason   string // why there is none, and what an operator can do
 }
 
 // Times and bounds of what is kept.
@@ -206,7 +215,7 @@ func (r *Runner) Retire(namespace string, id function.Digest) {
 	}
 }
 
-// Close implements sandbox.Runner. It ends the Launcher too.
+// Close implements sandbox.Runner. It ends the Launchers too.
 func (r *Runner) Close() error {
 	r.mu.Lock()
 	if r.closed {
@@ -222,7 +231,13 @@ func (r *Runner) Close() error {
 	for _, ver := range all {
 		ver.retire()
 	}
-	err := r.cfg.Launcher.Close()
+	var err error
+	for _, s := range r.cfg.Stronger { // first: they may stand on what the other one owns
+		if s.Launcher != nil {
+			err = errors.Join(err, s.Launcher.Close())
+		}
+	}
+	err = errors.Join(err, r.cfg.Launcher.Close())
 	r.tasks.Wait()
 	return err
 }
@@ -327,8 +342,28 @@ func (r *Runner) evict(namespace string, own bool) bool {
 	return chosen != nil && chosen.pool.evict()
 }
 
-// Launcher is what makes the sandboxes.
+// Launcher is what makes the sandboxes of versions that ask for no kind of their own.
 func (r *Runner) Launcher() Launcher { return r.cfg.Launcher }
+
+// Stronger is what else there is.
+func (r *Runner) Stronger() map[function.SandboxKind]Stronger { return r.cfg.Stronger }
+
+// launcher gives what makes the sandboxes of a version. A version that asks for a kind
+// never gets another.
+func (r *Runner) launcher(v *function.Version) (Launcher, error) {
+	kind := v.Config.Sandbox
+	if kind == "" {
+		return r.cfg.Launcher, nil
+	}
+	s := r.cfg.Stronger[kind]
+	if s.Launcher != nil {
+		return s.Launcher, nil
+	}
+	if s.Reason == "" {
+		s.Reason = "leave out sandbox: " + string(kind)
+	}
+	return nil, &sandbox.Error{Kind: sandbox.Refused, Public: fmt.Sprintf("this node has no sandbox of the kind %s: %s", kind, s.Reason)}
+}
 
 // Load says how many sandboxes run, and how many of them wait for work.
 func (r *Runner) Load() (running, idle int, claimed, budget int64) {

@@ -20,11 +20,12 @@ type fakeCell struct {
 	killed atomic.Bool
 	asked  atomic.Bool
 	frozen atomic.Int32
+	cpu    atomic.Int64 // nanoseconds used so far
 }
 
 func newFakeCell() *fakeCell { return &fakeCell{done: make(chan struct{})} }
 
-func (c *fakeCell) Usage() (time.Duration, int64, error) { return 0, 0, nil }
+func (c *fakeCell) Usage() (time.Duration, int64, error) { return time.Duration(c.cpu.Load()), 0, nil }
 func (c *fakeCell) ResetPeak() error                     { return nil }
 func (c *fakeCell) Freeze() error                        { c.frozen.Add(1); return nil }
 func (c *fakeCell) Thaw() error                          { c.frozen.Add(-1); return nil }

@@ -20,6 +20,7 @@ type version struct {
 	v      *function.Version
 	loaded chan struct{} // closed when the fields below are set
 	failed error         // a *sandbox.Error
+	made   Launcher      // what its sandboxes are made with
 	tree   Tree
 	speech speech
 	pool   *pool
@@ -37,6 +38,10 @@ func newVersion(r *Runner, v *function.Version) *version {
 // load reads the artifact, checks it against its digest, and lays it out.
 func (ver *version) load(ctx context.Context) error {
 	r, v := ver.runner, ver.v
+	var err error
+	if ver.made, err = r.launcher(v); err != nil {
+		return err
+	}
 	archive, err := r.cfg.Artifacts.Artifact(ctx, v.Artifact)
 	if err != nil {
 		return &sandbox.Error{Kind: sandbox.Unavailable, Public: "the code could not be read; try again later", Cause: err}
@@ -45,14 +50,14 @@ func (ver *version) load(ctx context.Context) error {
 		r.cfg.Logger.Error("an artifact does not match its digest", "function", v.String(), "version", string(v.ID), "artifact", string(v.Artifact), "found", string(got))
 		return &sandbox.Error{Kind: sandbox.Tampered, Cause: fmt.Errorf("found %s", got)}
 	}
-	if ver.tree, err = r.cfg.Launcher.Lay(ctx, v, archive); err != nil {
+	if ver.tree, err = ver.made.Lay(ctx, v, archive); err != nil {
 		return asError(err)
 	}
 	if ver.speech, err = speechOf(v, ver.tree); err != nil {
 		ver.tree.Release()
 		return asError(err)
 	}
-	ver.kind = kindOf(r.cfg.Launcher.Posture(), v.Config.Isolation, ver.tree.Interpreter())
+	ver.kind = kindOf(ver.made.Posture(), v.Config.Isolation, ver.tree.Interpreter())
 	ver.pool = &pool{
 		start: ver.start, clock: r.cfg.Clock, tasks: &r.tasks,
 		single: v.Config.Isolation == function.IsolationInvocation,
@@ -146,7 +151,7 @@ func (ver *version) start(ctx context.Context, wanted bool) (*instance, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a pipe: %v", err)
 	}
-	c, err := r.cfg.Launcher.Launch(ctx, ver.tree, Order{
+	c, err := ver.made.Launch(ctx, ver.tree, Order{
 		Command: ver.speech.command, Dir: ver.speech.dir(), Output: theirs,
 		Memory: limits.Memory, Processes: limits.Processes, Scratch: limits.Scratch,
 	})
@@ -164,6 +169,7 @@ func (ver *version) start(ctx context.Context, wanted bool) (*instance, error) {
 		r.tasks.Go(i.end)
 		return nil, err
 	}
+	_, _, _ = i.look() // its start is nobody's
 	i.started = r.cfg.Clock().Sub(began)
 	return i, nil
 }

@@ -11,12 +11,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"net/netip"
 	"os"
 	"path"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -64,7 +66,7 @@ func New(broker *box.Broker) (*Launcher, error) {
 }
 
 // Runtimes implements native.Launcher.
-func (l *Launcher) Runtimes() []native.RuntimeInfo { return l.layout.runtimes() }
+func (l *Launcher) Runtimes() []native.RuntimeInfo { return l.layout.finder.Runtimes() }
 
 // Posture implements native.Launcher.
 func (l *Launcher) Posture() native.Posture {
@@ -180,7 +182,9 @@ func (l *Launcher) Launch(ctx context.Context, laid native.Tree, o native.Order)
 	if err != nil {
 		return nil, launchFailure(err)
 	}
-	return &cell{box: b}, nil
+	c := &cell{box: b}
+	c.excess.Store(math.MaxInt64) // nobody has asked
+	return c, nil
 }
 
 // launchFailure tells code that cannot be executed from a machine that cannot.
@@ -202,7 +206,16 @@ func launchFailure(err error) error {
 }
 
 // cell is one box.
-type cell struct{ box *box.Box }
+type cell struct {
+	box *box.Box
+	// excess is by how much the peak was above what the box held, in bytes, when somebody
+	// asked last. To begin anew would lower it by that much.
+	excess atomic.Int64
+}
+
+// peakSlack is by how much the peak may be too large, in bytes. To ask the broker to let
+// it begin anew takes longer than a short invocation.
+const peakSlack = 256 << 10
 
 // ID implements native.Cell.
 func (c *cell) ID() string { return c.box.ID }
@@ -222,11 +235,24 @@ func (c *cell) Dial(ctx context.Context) (net.Conn, error) {
 // Usage implements native.Cell.
 func (c *cell) Usage() (time.Duration, int64, error) {
 	u, err := c.box.Usage()
+	if err == nil {
+		c.excess.Store(u.MemoryPeak - u.Memory)
+	}
 	return u.CPU, u.MemoryPeak, err
 }
 
-// ResetPeak implements native.Cell.
-func (c *cell) ResetPeak() error { return c.box.ResetPeak() }
+// ResetPeak implements native.Cell. It does nothing when there is next to nothing to
+// gain.
+func (c *cell) ResetPeak() error {
+	if c.excess.Load() <= peakSlack {
+		return nil
+	}
+	err := c.box.ResetPeak()
+	if err == nil {
+		c.excess.Store(0)
+	}
+	return err
+}
 
 // Freeze implements native.Cell.
 func (c *cell) Freeze() error { return c.box.Freeze() }

@@ -45,3 +45,23 @@ func TestVersionsInBoxes(t *testing.T) {
 	stub := nativetest.Stub(t)
 	nativetest.Run(t, nativetest.Harness{Launcher: func(t *testing.T) native.Launcher { return launcher(t, stub) }, Confined: true})
 }
+
+// The peak of memory is an invocation's own, although it begins anew only where that
+// makes a difference.
+func TestThePeakOfOneInvocationIsNotTheNextOnes(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start boxes with users and control groups of their own")
+	}
+	stub := nativetest.Stub(t)
+	b := nativetest.New(t, nativetest.Harness{Launcher: func(t *testing.T) native.Launcher { return launcher(t, stub) }})
+	v := b.Version()
+	const files = 10 << 20
+	large := b.Invoke(v, `{"do":"fill","n":10}`)
+	b.Want(large, `10`)
+	small := b.Invoke(v, `1`)
+	b.Want(small, `1`)
+	if large.Usage.MemoryPeak < files || small.Usage.MemoryPeak > large.Usage.MemoryPeak-files/2 {
+		t.Errorf("peaks of %d and then %d bytes", large.Usage.MemoryPeak, small.Usage.MemoryPeak)
+	}
+}

@@ -23,6 +23,9 @@ type Harness struct {
 	Launcher func(t *testing.T) native.Launcher
 	// Confined says that it locks code in: memory, processes and files are bounded.
 	Confined bool
+	// Kernel says that the code has a kernel of its own: it sees another /proc, and starts
+	// and answers more slowly.
+	Kernel bool
 
 	code []byte
 }
@@ -36,6 +39,7 @@ type Bench struct {
 	Runner *native.Runner
 	Store  *sandboxtest.Store
 	code   []byte
+	kernel bool
 }
 
 // New makes a Bench that is closed with the test.
@@ -44,7 +48,7 @@ func New(t *testing.T, h Harness) *Bench {
 	if h.code == nil {
 		h.code = Archive(t, map[string][]byte{"bootstrap": Guest(t)})
 	}
-	b := &Bench{T: t, Store: &sandboxtest.Store{}, code: h.code}
+	b := &Bench{T: t, Store: &sandboxtest.Store{}, code: h.code, kernel: h.Kernel}
 	r, err := native.New(native.Config{
 		Launcher: h.Launcher(t), Artifacts: b.Store, Memory: Memory, Starts: 4, Clock: time.Now, Logger: slog.New(slog.DiscardHandler),
 	})
@@ -305,11 +309,15 @@ func Run(t *testing.T, h Harness) {
 			b.Want(b.Invoke(v, `1`), `1`)
 		},
 		"time limit": func(b *Bench) {
-			v := b.Version(Limit(func(l *function.Limits) { l.Timeout = 200 * time.Millisecond }))
+			limit, said := 200*time.Millisecond, "timed out after 0.20 seconds"
+			if b.kernel {
+				limit, said = 2*time.Second, "timed out after 2.00 seconds"
+			}
+			v := b.Version(Limit(func(l *function.Limits) { l.Timeout = limit }))
 			b.Want(b.Invoke(v, `1`), `1`)
 			o := b.Invoke(v, `{"do":"sleep","millis":60000}`)
 			b.WantKind(o, sandbox.Timeout)
-			if o.Err != nil && !strings.Contains(string(o.Err.Fault), "timed out after 0.20 seconds") {
+			if o.Err != nil && !strings.Contains(string(o.Err.Fault), said) {
 				b.T.Errorf("fault %q", o.Err.Fault)
 			}
 			b.Want(b.Invoke(v, `1`), `1`)

@@ -14,6 +14,8 @@ const textBusy = syscall.Errno(0)
 
 func ownGroup() *syscall.SysProcAttr { return nil }
 
+func own(string) (*os.File, error) { return nil, errors.ErrUnsupported }
+
 func killGroup(p *os.Process) { _ = p.Kill() }
 
 func terminate(*os.Process) {}

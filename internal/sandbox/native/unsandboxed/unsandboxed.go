@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,11 @@ type Launcher struct {
 	missing map[string]string
 	serial  atomic.Uint64
 	running sync.WaitGroup
+	lock    *os.File // on dir; nil where the system has none
+	// starts runs what starts a process on one thread that lives as long as the Launcher.
+	starts chan func()
+	stop   chan struct{}
+	ending sync.Once
 
 	mu    sync.Mutex
 	cells map[*cell]struct{}
@@ -49,15 +55,81 @@ func New(why string) (*Launcher, error) {
 	if info, err := os.Stat(base); err != nil || !info.IsDir() {
 		base = ""
 	}
-	dir, err := os.MkdirTemp(base, "casemate-native-")
+	removeAbandoned(base)
+	dir, lock, err := newFolder(base)
 	if err != nil {
-		return nil, fmt.Errorf("making a folder for native functions: %v", err)
+		return nil, fmt.Errorf("making a folder for native functions: %w", err)
 	}
-	l := &Launcher{dir: dir, missing: map[string]string{"sandbox": "--unsandboxed was given: " + why}, cells: map[*cell]struct{}{}}
+	l := &Launcher{
+		dir: dir, lock: lock, starts: make(chan func()), stop: make(chan struct{}),
+		missing: map[string]string{"sandbox": "--unsandboxed was given: " + why}, cells: map[*cell]struct{}{},
+	}
 	if err := l.writeClients(); err != nil {
+		l.unlock()
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with its processes
+		for {
+			select {
+			case start := <-l.starts:
+				start()
+			case <-l.stop:
+				return
+			}
+		}
+	}()
 	return l, nil
+}
+
+// prefix begins the names of folders of Launchers.
+const prefix = "casemate-native-"
+
+// newFolder makes a folder and locks it. Another Launcher that starts at the same moment
+// may take it for an abandoned one before it is locked, and then there is another.
+func newFolder(base string) (dir string, lock *os.File, err error) {
+	for range 10 {
+		if dir, err = os.MkdirTemp(base, prefix); err != nil {
+			return "", nil, err
+		}
+		lock, err = own(dir)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return dir, nil, nil
+		}
+		if err != nil {
+			continue
+		}
+		if _, err = os.Stat(dir); err == nil {
+			return dir, lock, nil
+		}
+		_ = lock.Close()
+	}
+	return "", nil, err
+}
+
+// removeAbandoned removes what Launchers left behind that were killed: nobody has it
+// locked.
+func removeAbandoned(base string) {
+	if base == "" {
+		base = os.TempDir()
+	}
+	dirs, err := filepath.Glob(filepath.Join(base, prefix+"*"))
+	if err != nil {
+		return // the pattern is a constant
+	}
+	for _, dir := range dirs {
+		if lock, err := own(dir); err == nil {
+			_ = removeAll(dir)
+			_ = lock.Close()
+		}
+	}
+}
+
+// unlock lets go of the folder; a second time is harmless.
+func (l *Launcher) unlock() {
+	if l.lock != nil {
+		_ = l.lock.Close() // nothing was written by it
+	}
 }
 
 func (l *Launcher) writeClients() error {
@@ -94,12 +166,14 @@ func (l *Launcher) Runtimes() []native.RuntimeInfo {
 
 // Close implements native.Launcher.
 func (l *Launcher) Close() error {
+	l.ending.Do(func() { close(l.stop) })
 	l.mu.Lock()
 	for c := range l.cells {
 		c.Kill()
 	}
 	l.mu.Unlock()
 	l.running.Wait()
+	defer l.unlock()
 	return removeAll(l.dir)
 }
 
@@ -186,11 +260,22 @@ func (l *Launcher) Launch(ctx context.Context, laid native.Tree, o native.Order)
 	if args[0] == "" {
 		return nil, &sandbox.Error{Kind: sandbox.Refused, Public: "this node's machine lacks the interpreter that the command names"}
 	}
-	c.cmd, err = start(ctx, func() *exec.Cmd {
-		return &exec.Cmd{
-			Path: args[0], Args: args, Env: env, Dir: path.Join(t.dir, o.Dir), Stdout: o.Output, Stderr: o.Output, SysProcAttr: ownGroup(),
-		}
-	})
+	started := make(chan struct{})
+	launch := func() {
+		defer close(started)
+		c.cmd, err = start(ctx, func() *exec.Cmd {
+			return &exec.Cmd{
+				Path: args[0], Args: args, Env: env, Dir: path.Join(t.dir, o.Dir), Stdout: o.Output, Stderr: o.Output, SysProcAttr: ownGroup(),
+			}
+		})
+	}
+	select {
+	case l.starts <- launch:
+		<-started
+	case <-l.stop:
+		err = errors.New("launching: the launcher is closed")
+		return nil, err
+	}
 	if err != nil {
 		return nil, &sandbox.Error{Kind: sandbox.BadModule, Public: "the program cannot be executed", Cause: err}
 	}

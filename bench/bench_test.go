@@ -25,6 +25,9 @@ func TestVerdict(t *testing.T) {
 		"ratio":                         {result{Ours: 100, Peer: 100, PeerName: "p", Ratio: 1, Goal: 1.25, Better: "higher"}, "missed"},
 		"CPU decides against the clock": {result{PeerName: "p", Ratio: 0.7, CPURatio: 0.5, Goal: 0.6, Better: "higher"}, "missed"},
 		"CPU decides for it":            {result{PeerName: "p", Ratio: 0.5, CPURatio: 0.6, Goal: 0.6, Better: "higher"}, "met"},
+		"second goal missed":            {result{Ours: 7, Most: 6, PeerName: "p", Ratio: 10, Goal: 12, Better: "lower"}, "missed"},
+		"both goals met":                {result{Ours: 6, Most: 6, PeerName: "p", Ratio: 10, Goal: 12, Better: "lower"}, "met"},
+		"first goal missed":             {result{Ours: 6, Most: 6, PeerName: "p", Ratio: 13, Goal: 12, Better: "lower"}, "missed"},
 		"failed":                        {result{Goal: 1, Better: "lower", Error: "it broke"}, "error"},
 	} {
 		if got := c.r.verdict(); got != c.want {

@@ -21,11 +21,11 @@ type benchmark struct {
 
 // gobench runs Go benchmarks of a package of ours, which is where measures live that
 // need the inside of the engine.
-func gobench(ctx context.Context, pkg, pattern, benchtime string, count int) ([]benchmark, error) {
+func gobench(ctx context.Context, pkg, pattern, benchtime string, count int, env ...string) ([]benchmark, error) {
 	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", pattern, "-benchtime", benchtime,
 		"-count", strconv.Itoa(count), "-timeout", "5m", "./"+pkg)
 	cmd.Dir = ".."
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0"), env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("running %s of %s: %v: %s", pattern, pkg, err, lastLines(out))
@@ -185,4 +185,41 @@ func pausing(ctx context.Context, _ *bench) ([]result, error) {
 		Unit: "ms", Ours: worst, Goal: 25, Better: "lower", N: 50,
 		Note: "the longest stop-the-world pause of 50 collections in the sandbox's engine while guests spin on all processors",
 	}}, nil
+}
+
+// lockdownGoal is how much more a call may cost for the process that serves it being in
+// a box.
+const lockdownGoal = 1.1
+
+// lockedDown compares calls of a wasm guest whose process is in a box with calls of one
+// that the node started itself.
+func lockedDown(ctx context.Context, b *bench) ([]result, error) {
+	var boxes, bare []benchmark
+	for range b.cfg.rounds {
+		for _, way := range []struct {
+			to  *[]benchmark
+			env []string
+		}{{&boxes, nil}, {&bare, []string{"CASEMATE_UNBOXED=1"}}} {
+			all, err := gobench(ctx, "internal/sandbox/process", "^BenchmarkInvoke$/^Tiny(Parallel)?$", "1s", 1, way.env...)
+			if err != nil {
+				return nil, err
+			}
+			*way.to = append(*way.to, all...)
+		}
+	}
+	var rs []result
+	for row, name := range map[string]string{"c1": "Invoke/Tiny", "c16": "Invoke/TinyParallel"} {
+		cpu, ok := by(boxes, "cpu-µs/op")[name]
+		bareCPU, ok2 := by(bare, "cpu-µs/op")[name]
+		if !ok || !ok2 {
+			return nil, fmt.Errorf("%s gave no processor time", name)
+		}
+		rs = append(rs, result{
+			ID: row, Unit: "µs of CPU", Ours: cpu, Peer: bareCPU, PeerName: "a process that the node started itself", Ratio: cpu / bareCPU,
+			Goal: lockdownGoal, Better: "lower", N: b.cfg.rounds,
+			Note: fmt.Sprintf("per call of a guest that does next to nothing, its process in a box; the least of the rounds; %.1f against %.1f µs of time",
+				by(boxes, "ns/op")[name]/1e3, by(bare, "ns/op")[name]/1e3),
+		})
+	}
+	return rs, nil
 }

@@ -189,19 +189,24 @@ func treePSS(root int) (bytesUsed int64, err error) {
 		return 0, err
 	}
 	for _, pid := range pids {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(b)) {
-			if f := strings.Fields(line); len(f) > 1 && f[0] == "Pss:" {
-				kb, err := strconv.ParseInt(f[1], 10, 64)
-				if err != nil {
-					return 0, err
-				}
-				bytesUsed += kb << 10
+		bytesUsed += pss(pid)
+	}
+	return bytesUsed, nil
+}
+
+// pss is the memory of one process, in bytes, what it shares divided by those who share
+// it. It is 0 when the process has ended.
+func pss(pid int) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "Pss:" {
+			if kb, err := strconv.ParseInt(f[1], 10, 64); err == nil {
+				return kb << 10
 			}
 		}
 	}
-	return bytesUsed, nil
+	return 0
 }

@@ -59,12 +59,8 @@ func tableRow(w *bytes.Buffer, r result) {
 	if r.CPURatio != 0 {
 		cpu = fmt.Sprintf("%s : %s (%.3g)", figure(r.CPU), figure(r.PeerCPU), r.CPURatio)
 	}
-	if r.Goal != 0 {
-		sign := "≥"
-		if r.Better == "lower" {
-			sign = "≤"
-		}
-		goal = fmt.Sprintf("%s %.4g", sign, r.Goal)
+	if g := r.goal(); g != "" {
+		goal = g
 	}
 	verdict := r.verdict()
 	if verdict == "missed" {

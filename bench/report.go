@@ -19,8 +19,10 @@ type result struct {
 	Ratio    float64 `json:"ratio,omitempty"` // ours / peer
 	Goal     float64 `json:"goal,omitempty"`
 	Better   string  `json:"better,omitempty"`
-	N        int     `json:"n,omitempty"`
-	Note     string  `json:"note,omitempty"`
+	// Most is a second goal: what Ours itself may be at the most.
+	Most float64 `json:"most,omitempty"`
+	N    int     `json:"n,omitempty"`
+	Note string  `json:"note,omitempty"`
 
 	// CPU and PeerCPU are user and system time of the whole process tree per answer,
 	// in µs; CPURatio is peer / ours, so that like Ratio it says who does more with a
@@ -45,8 +47,8 @@ func (r result) String() string {
 	if r.CPURatio != 0 {
 		s += fmt.Sprintf("  CPU µs %s against %s (%.3g×)", figure(r.CPU), figure(r.PeerCPU), r.CPURatio)
 	}
-	if r.Goal != 0 {
-		s += fmt.Sprintf("  goal %.4g %s", r.Goal, r.verdict())
+	if goal := r.goal(); goal != "" {
+		s += "  goal " + goal + " " + r.verdict()
 	}
 	return s + "  (" + r.Note + ")"
 }
@@ -65,12 +67,32 @@ func (r result) held() float64 {
 	}
 }
 
+// goal says what is wanted; it is empty when nothing is.
+func (r result) goal() string {
+	var goals []string
+	if r.Goal != 0 {
+		sign := "≥"
+		if r.Better == "lower" {
+			sign = "≤"
+		}
+		goals = append(goals, fmt.Sprintf("%s %.4g", sign, r.Goal))
+	}
+	if r.Most != 0 {
+		goals = append(goals, fmt.Sprintf("≤ %.4g %s", r.Most, r.Unit))
+	}
+	return strings.Join(goals, " and ")
+}
+
 func (r result) verdict() string {
 	switch {
 	case r.Error != "":
 		return "error"
-	case r.Goal == 0:
+	case r.goal() == "":
 		return ""
+	case r.Most != 0 && r.Ours > r.Most:
+		return "missed"
+	case r.Goal == 0:
+		return "met"
 	case r.Better == "higher" && r.held() >= r.Goal, r.Better == "lower" && r.held() <= r.Goal:
 		return "met"
 	default:

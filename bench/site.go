@@ -241,11 +241,14 @@ func (b *bench) build(ctx context.Context, name string) (built, error) {
 	}
 	f := m.Functions[i]
 	source := filepath.FromSlash(f.Source)
-	if err := npmInstall(ctx, filepath.Join("functions", source)); err != nil {
-		return built{}, err
+	if native := function.Runtime(f.Config.Runtime).Native(); !native { // of native ones, the build installs what they need
+		if err := npmInstall(ctx, filepath.Join("functions", source)); err != nil {
+			return built{}, err
+		}
 	}
 	art, err := build.Build(ctx, build.Request{
 		Name: f.Name, Dir: "functions", Source: source, Runtime: f.Config.Runtime, Entry: f.Config.Entry,
+		Handler: f.Config.Handler, Command: f.Config.Command,
 	})
 	if err != nil {
 		return built{}, fmt.Errorf("building %s: %v", name, err)

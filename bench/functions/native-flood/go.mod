@@ -1,0 +1,5 @@
+module native-flood
+
+go 1.24
+
+require github.com/aws/aws-lambda-go v1.50.0

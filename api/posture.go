@@ -13,7 +13,7 @@ type SandboxPosture struct {
 
 // TierPosture is one way to run code.
 type TierPosture struct {
-	Name      string           `json:"name" enum:"wasm,native"`
+	Name      string           `json:"name" enum:"wasm,native,gvisor"`
 	Kind      string           `json:"kind,omitempty" doc:"What receipts call it"`
 	Available bool             `json:"available"`
 	Reason    string           `json:"reason,omitempty" doc:"Why it is not available, or not what it should be"`

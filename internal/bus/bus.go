@@ -281,7 +281,8 @@ func (b *Bus) room(doing string) error {
 	if err := unix.Statfs(b.cfg.Dir, &st); err != nil {
 		return fmt.Errorf("%s: asking for free space: %v", doing, err)
 	}
-	if free := int64(st.Bavail) * st.Bsize; free < b.cfg.MinFree {
+	free := int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // of another type on other systems
+	if free < b.cfg.MinFree {
 		return fmt.Errorf("%s: %w: %d MiB are free and %d MiB stay reserved", doing, ErrFull, free>>20, b.cfg.MinFree>>20)
 	}
 	return nil

@@ -88,7 +88,7 @@ func rules() []rule {
 		{
 			From: []string{"internal", "api"}, Except: []string{
 				"internal/sandbox/process", "internal/sandbox/sandboxtest", "internal/cli",
-				"internal/sandbox/box", "internal/sandbox/native/boxed", "internal/sandbox/native/unsandboxed", "internal/sandbox/native/nativetest",
+				"internal/sandbox/box", "internal/sandbox/native/runtimes", "internal/sandbox/native/gvisor", "internal/sandbox/native/unsandboxed", "internal/sandbox/native/nativetest",
 			}, Direct: true,
 			To:     []string{"os/exec"},
 			Reason: "only the sandbox starts processes on a node; compilers run on the client",

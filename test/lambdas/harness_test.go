@@ -15,10 +15,6 @@ import (
 	"github.com/casemate-dev/casemate/test/harness"
 )
 
-// requireToolchains is the variable under which a missing compiler or installer fails
-// a test instead of leaving a function out.
-const requireToolchains = "CASEMATE_REQUIRE_TOOLCHAINS"
-
 func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
 
 // functions reads all folders, and the examples that belong here.
@@ -53,7 +49,7 @@ func available(t *testing.T, f *guests.Example) {
 	err := build.Check(t.Context(), request(f, f.Dir))
 	var missing *build.ToolchainError
 	switch {
-	case errors.As(err, &missing) && os.Getenv(requireToolchains) == "":
+	case errors.As(err, &missing) && os.Getenv(harness.RequireToolchains) == "":
 		t.Skip(err)
 	case err != nil:
 		t.Fatal(err)

@@ -5,7 +5,9 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,28 +25,94 @@ func TestFunctionsAnswerAsOnTheirProvider(t *testing.T) {
 	t.Parallel()
 	fns := functions(t)
 	n := harness.NewHome(t).Up()
-	key, client := n.InvokeKey(), n.HTTP()
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	for _, f := range fns {
 		t.Run(f.Function.Name, func(t *testing.T) {
 			available(t, &f)
-			deploy(t, n, f.Dir)
-			for round := range 2 {
-				for _, r := range f.Requests {
-					a := call(t, n, client, key, r)
-					if err := r.Want.Check(a); err != nil {
-						t.Errorf("%s, round %d: %v", r.Name, round+1, err)
-					}
-				}
+			answers(t, n, &f, f.Dir)
+		})
+	}
+	if !t.Failed() {
+		n.Stop()
+	}
+}
+
+// alsoFresh are the functions that are called with a sandbox for each invocation too:
+// one of each way to run, and those that pack nothing.
+func alsoFresh() []string {
+	return []string{"aws-go", "aws-node-callback", "aws-node-streaming", "aws-python", "azure-node-forward", "azure-queue", "gcp-go-server"}
+}
+
+// With `isolation: invocation` they answer the same.
+func TestFunctionsAnswerFromAFreshSandboxEachTime(t *testing.T) {
+	t.Parallel()
+	fns := functions(t)
+	n := harness.NewHome(t).Up()
+	for _, f := range fns {
+		if !slices.Contains(alsoFresh(), f.Function.Name) {
+			continue
+		}
+		t.Run(f.Function.Name, func(t *testing.T) {
+			available(t, &f)
+			dir := filepath.Join(t.TempDir(), f.Function.Name)
+			if err := os.CopyFS(dir, os.DirFS(f.Dir)); err != nil {
+				t.Fatal(err)
 			}
-			if t.Failed() {
-				t.Logf("the function's log:\n%s", logs(t, n, f.Function.Name))
+			file := filepath.Join(dir, manifest.FileName)
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, after, ok := strings.Cut(string(text), "    runtime: ")
+			if !ok {
+				t.Fatalf("%s has no runtime where it is looked for", file)
+			}
+			if err := os.WriteFile(file, []byte(before+"    isolation: invocation\n    runtime: "+after), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			used := map[string]bool{}
+			for _, id := range answers(t, n, &f, dir) {
+				r, err := n.Client.Receipt(t.Context(), id)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !strings.Contains(r.Isolation, " invocation") || used[r.Sandbox] {
+					t.Errorf("receipt: %+v", r)
+				}
+				used[r.Sandbox] = true
 			}
 		})
 	}
 	if !t.Failed() {
 		n.Stop()
 	}
+}
+
+// answers deploys a function from dir and makes its requests twice; it gives the ids of
+// their receipts.
+func answers(t *testing.T, n *harness.Node, f *guests.Example, dir string) (receipts []string) {
+	t.Helper()
+	key, client := n.InvokeKey(), n.HTTP()
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	n.NeedNative(t, f.Function.Config.Runtime)
+	deploy(t, n, dir)
+	for round := range 2 {
+		for _, r := range f.Requests {
+			a := call(t, n, client, key, r)
+			if err := r.Want.Check(a); err != nil {
+				t.Errorf("%s, round %d: %v", r.Name, round+1, err)
+			}
+			if id := a.Headers["casemate-receipt"]; id != "" { // a request that reaches no function has none
+				receipts = append(receipts, id)
+			}
+		}
+	}
+	if len(receipts) == 0 {
+		t.Error("no request reached the function")
+	}
+	if t.Failed() {
+		t.Logf("the function's log:\n%s", logs(t, n, f.Function.Name))
+	}
+	return receipts
 }
 
 // deploy runs `casemate deploy`, for as long as a compiler may take.
@@ -123,6 +191,7 @@ func TestTemplatesAnswer(t *testing.T) {
 				t.Fatal(err)
 			}
 			available(t, &guests.Example{Dir: dir, Function: m.Functions[0]})
+			n.NeedNative(t, runtime)
 			deploy(t, n, dir)
 			for body, want := range map[string]guests.Want{
 				`{"name":"Ada"}`: {Status: 200, Headers: map[string]string{"content-type": "application/json"}, JSON: []byte(`{"message":"Hello, Ada!"}`)},

@@ -200,6 +200,36 @@ func TestFreeze(t *testing.T) {
 	<-x.Done()
 }
 
+func TestYield(t *testing.T) {
+	needRoot(t)
+	b := open(t, Config{})
+	needMeasure(t, b, MeasureCPU)
+	x, out := start(t, b, Spec{CPUPercent: 100}, "spin")
+	line(t, out)
+	if err := x.Yield(); errors.Is(err, ErrUnsupported) {
+		t.Skip("this kernel has no groups that make way")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	before, err := x.Usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for now := before; now.CPU == before.CPU; { // it goes on with what is left over
+		if now, err = x.Usage(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := x.Compete(); err != nil {
+		t.Fatal(err)
+	}
+	x.Kill()
+	<-x.Done()
+	if err := x.Yield(); err == nil {
+		t.Error("a box that has ended makes way")
+	}
+}
+
 func TestResetPeak(t *testing.T) {
 	needRoot(t)
 	b := open(t, Config{})

@@ -71,6 +71,12 @@ func (*Box) Usage() (Usage, error) { return Usage{}, ErrUnsupported }
 // ResetPeak fails with ErrUnsupported.
 func (*Box) ResetPeak() error { return ErrUnsupported }
 
+// Yield fails with ErrUnsupported.
+func (*Box) Yield() error { return ErrUnsupported }
+
+// Compete fails with ErrUnsupported.
+func (*Box) Compete() error { return ErrUnsupported }
+
 // Freeze fails with ErrUnsupported.
 func (*Box) Freeze() error { return ErrUnsupported }
 

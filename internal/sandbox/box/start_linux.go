@@ -448,6 +448,14 @@ func (x *Box) metered() (Usage, error) {
 // control group that can.
 func (x *Box) Freeze() error { return x.do(message.OpFreeze) }
 
+// Yield has everything in the box make way for whatever else wants a processor, at once
+// and as often as it does, until Compete. It fails with ErrUnsupported without a control
+// group that can.
+func (x *Box) Yield() error { return x.do(message.OpYield) }
+
+// Compete undoes Yield.
+func (x *Box) Compete() error { return x.do(message.OpCompete) }
+
 // Thaw undoes Freeze.
 func (x *Box) Thaw() error { return x.do(message.OpThaw) }
 

@@ -22,7 +22,8 @@
 // word. Each claims its memory limit from a budget for as
 // long as it lives; when the budget is spent, idle ones give way, the longest resting
 // first, and when there are none, the call fails with sandbox.Unavailable. Few start at
-// once, namespaces in turn.
+// once, namespaces in turn. An invocation that computes for long makes way for those that
+// answer quickly (manners.go).
 //
 // # Concurrency
 //

@@ -27,6 +27,10 @@ type cell interface {
 	ResetPeak() error
 	Freeze() error
 	Thaw() error
+	// Yield has its processes make way for whatever else wants a processor, until
+	// Compete.
+	Yield() error
+	Compete() error
 	// Kill ends all processes at once and does not wait.
 	Kill()
 	// Done is closed when they have ended and nothing is left.
@@ -192,12 +196,18 @@ func (i *instance) look() (cpu time.Duration, peak int64, err error) {
 // sandbox that is gone, its end tells.
 func (i *instance) consumed(before time.Duration) (time.Duration, int64) {
 	cpu, peak, err := i.look()
+	if err != nil && !i.broken {
+		return 0, 0
+	}
 	if err != nil {
+		// It was killed, and its end is on its way.
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
 		select {
 		case <-i.cell.Done():
 			how := i.cell.Ended()
 			cpu, peak = how.CPU, how.Peak
-		default:
+		case <-timer.C:
 			return 0, 0
 		}
 	}

@@ -76,6 +76,10 @@ func (ver *version) watch(ctx context.Context, cancel context.CancelCauseFunc, i
 	}
 	look := time.NewTimer(next(0))
 	defer look.Stop()
+	m := manners{cell: i.cell}
+	defer m.end()
+	pace := time.NewTimer(longAfter)
+	defer pace.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -86,6 +90,11 @@ func (ver *version) watch(ctx context.Context, cancel context.CancelCauseFunc, i
 		case <-i.cell.Done():
 			cancel(errEnded)
 			return
+		case <-pace.C:
+			if now, _, err := i.cell.Usage(); err == nil {
+				m.look(now - before)
+			}
+			pace.Reset(paceEvery)
 		case <-look.C:
 			now, _, err := i.cell.Usage()
 			if err == nil && now-before >= most {

@@ -20,6 +20,7 @@ type fakeCell struct {
 	killed atomic.Bool
 	asked  atomic.Bool
 	frozen atomic.Int32
+	yields atomic.Bool
 	cpu    atomic.Int64 // nanoseconds used so far
 }
 
@@ -29,6 +30,8 @@ func (c *fakeCell) Usage() (time.Duration, int64, error) { return time.Duration(
 func (c *fakeCell) ResetPeak() error                     { return nil }
 func (c *fakeCell) Freeze() error                        { c.frozen.Add(1); return nil }
 func (c *fakeCell) Thaw() error                          { c.frozen.Add(-1); return nil }
+func (c *fakeCell) Yield() error                         { c.yields.Store(true); return nil }
+func (c *fakeCell) Compete() error                       { c.yields.Store(false); return nil }
 func (c *fakeCell) Kill()                                { c.killed.Store(true); c.end(Ending{Code: -1, Signal: "killed"}) }
 func (c *fakeCell) Done() <-chan struct{}                { return c.done }
 func (c *fakeCell) Ended() Ending                        { return c.how }

@@ -288,6 +288,12 @@ func (x *box) resetPeak() *message.Failure {
 	return x.group.resetPeak()
 }
 
+func (x *box) makeWay(on bool) *message.Failure {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.group.makeWay(on)
+}
+
 func (x *box) freeze(on bool) *message.Failure {
 	x.mu.Lock()
 	defer x.mu.Unlock()

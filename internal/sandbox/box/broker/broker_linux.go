@@ -156,6 +156,8 @@ func (b *broker) onBox(r *message.Request, reply *message.Reply) {
 		reply.Failure = x.resetPeak()
 	case message.OpFreeze:
 		reply.Failure = x.freeze(true)
+	case message.OpYield, message.OpCompete:
+		reply.Failure = x.makeWay(r.Op == message.OpYield)
 	case message.OpThaw:
 		reply.Failure = x.freeze(false)
 	default:

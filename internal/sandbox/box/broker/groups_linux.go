@@ -153,6 +153,17 @@ func (g *group) freeze(on bool) *message.Failure {
 	return nil
 }
 
+func (g *group) makeWay(on bool) *message.Failure {
+	const step = "making way"
+	if g.g == nil {
+		return failure(step, unix.ENOTSUP)
+	}
+	if err := g.g.Yield(on); err != nil {
+		return groupFailure(step, err)
+	}
+	return nil
+}
+
 // groupFailure describes an error of package cgroup.
 func groupFailure(step string, err error) *message.Failure {
 	if err == cgroup.ErrUnsupported { //nolint:errorlint // it is given bare, and errors is not small

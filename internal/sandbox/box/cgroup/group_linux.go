@@ -159,6 +159,18 @@ func (g *Group) OOMKills() (int64, error) {
 	return field(g.dirs[memory]+pick(g.h.version, "/memory.oom_control", "/memory.events"), "oom_kill")
 }
 
+// Yield has the group's processes make way for whatever else wants a processor, at once
+// and as often as it does (cpu.idle, since Linux 5.15), or compete as others do again.
+func (g *Group) Yield(on bool) error {
+	if g.dirs[cpu] == "" || !exists(g.dirs[cpu]+"/cpu.idle") {
+		return ErrUnsupported
+	}
+	if on {
+		return write(g.dirs[cpu]+"/cpu.idle", "1")
+	}
+	return write(g.dirs[cpu]+"/cpu.idle", "0")
+}
+
 // Freeze stops all processes and returns when they have stopped.
 func (g *Group) Freeze() error {
 	switch {

@@ -311,6 +311,30 @@ func TestGroupsWeighAsMuchAsTheMachineHasProcessors(t *testing.T) {
 	}
 }
 
+func TestGroupsMakeWay(t *testing.T) {
+	h, _ := open(t)
+	g := group(t, h, "polite", Limits{CPUPercent: 50})
+	if err := g.Yield(true); errors.Is(err, ErrUnsupported) {
+		t.Skip("this kernel has no cpu.idle, or there is no such controller")
+	}
+	for _, on := range []bool{true, false, true} {
+		want := "0"
+		if on {
+			want = "1"
+		}
+		if err := g.Yield(on); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := read(g.dirs[cpu] + "/cpu.idle"); got != want || err != nil {
+			t.Errorf("%q, %v; want %s", got, err, want)
+		}
+	}
+	free := group(t, h, "unlimited", Limits{Memory: 32 << 20})
+	if err := free.Yield(true); h.Version() == 1 && h.dirs[cpu] != h.dirs[cpuacct] && !errors.Is(err, ErrUnsupported) {
+		t.Errorf("a group without that controller gave %v", err)
+	}
+}
+
 // TestNoLimitNoCompetitionAsOne: a group of the cpu controller competes as one with
 // everything beside it, so what has no limit of processors has none.
 func TestNoLimitNoCompetitionAsOne(t *testing.T) {

@@ -29,6 +29,8 @@ const (
 	OpPeak    = "peak"
 	OpFreeze  = "freeze"
 	OpThaw    = "thaw"
+	OpYield   = "yield"
+	OpCompete = "compete"
 )
 
 // Request is what the node asks of the broker.

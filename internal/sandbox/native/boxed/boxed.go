@@ -254,6 +254,12 @@ func (c *cell) ResetPeak() error {
 	return err
 }
 
+// Yield implements native.Cell.
+func (c *cell) Yield() error { return c.box.Yield() }
+
+// Compete implements native.Cell.
+func (c *cell) Compete() error { return c.box.Compete() }
+
 // Freeze implements native.Cell.
 func (c *cell) Freeze() error { return c.box.Freeze() }
 

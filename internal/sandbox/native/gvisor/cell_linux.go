@@ -261,6 +261,12 @@ func (c *cell) Usage() (time.Duration, int64, error) {
 // ResetPeak implements native.Cell.
 func (c *cell) ResetPeak() error { return c.holder.box.ResetPeak() }
 
+// Yield implements native.Cell.
+func (c *cell) Yield() error { return c.holder.box.Yield() }
+
+// Compete implements native.Cell.
+func (c *cell) Compete() error { return c.holder.box.Compete() }
+
 // Freeze implements native.Cell.
 func (c *cell) Freeze() error { return c.holder.box.Freeze() }
 

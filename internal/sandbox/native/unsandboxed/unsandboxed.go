@@ -374,6 +374,12 @@ func (c *cell) Usage() (time.Duration, int64, error) { return processUsage(c.cmd
 // ResetPeak implements native.Cell. The system keeps one peak for a process's life.
 func (c *cell) ResetPeak() error { return errors.ErrUnsupported }
 
+// Yield implements native.Cell.
+func (c *cell) Yield() error { return errors.ErrUnsupported }
+
+// Compete implements native.Cell.
+func (c *cell) Compete() error { return nil }
+
 // Freeze implements native.Cell.
 func (c *cell) Freeze() error { return errors.ErrUnsupported }
 

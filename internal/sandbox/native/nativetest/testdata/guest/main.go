@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,6 +38,8 @@ var kept struct {
 }
 
 func main() {
+	// The kernel tells a thread about its own timers and about no other's.
+	runtime.LockOSThread()
 	if len(os.Args) > 1 && os.Args[1] == "child" {
 		time.Sleep(time.Hour)
 		return

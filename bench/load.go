@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -164,7 +165,7 @@ func treeCPU(root int) (time.Duration, error) {
 	var ticks int64
 	for i, pid := range pids {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if errors.Is(err, os.ErrNotExist) && i > 0 {
+		if (errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH)) && i > 0 {
 			continue
 		}
 		if err != nil {

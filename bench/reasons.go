@@ -10,7 +10,6 @@ func reason(id string) string {
 		neighbour = "Two guests that compute, the node and two load generators share two cores. wrk corrects its percentiles for calls that it could not make meanwhile, so one answer that takes 100 ms counts as hundreds; the note has the calls of one caller, each counted once. In a stall that was traced, the sandbox waited for the node, a thread of which waited 15 ms for a processor (perf sched). A lower rank, and yielding at each tick, to Go's scheduler or to the kernel's, were tried and did not help"
 		flood     = "Seven tenths of the processors go to the node, most of that to storing 64 KiB of log for each call: each line is encoded, sealed and written as a message of its own (perf). The sandbox, which counts and drops the rest, has a tenth"
 		idle      = "Of each, 7 KB live (its record, its route, and JetStream's index of its five keys), and twice as much is space between them that other garbage left and Go cannot give back (heap profiles at 1 and at 1,000). The rest is what a node keeps once it has worked at all, some 3 MB"
-		warmed    = "After each call the broker, another process, is asked what the call used, some 130 µs there and back; reading the control group by descriptors that the broker hands out was tried and takes 7 (CPU profile). The rest is the runner's: who watches the limits, the log's pipe"
 		beside    = "On two cores two floods that may each take one leave none; what is left to the good one is the scheduler's choice, and its calls cross three processes. Not profiled"
 	)
 	for _, r := range []struct{ id, why string }{
@@ -29,9 +28,6 @@ func reason(id string) string {
 		{"wasm.neighbour.recurse", neighbour},
 		{"wasm.neighbour.log", flood},
 		{"node.functions.idle.c", idle},
-		{"native.warm.go", warmed},
-		{"native.warm.node", warmed},
-		{"native.warm.python", warmed},
 		{"native.fresh.go", "The kernel makes six namespaces, mounts and control groups for each, and takes them away again, for a program that starts in two milliseconds. Not profiled"},
 		{"native.rss.go", "The init of the sandbox is a Go program too and takes about a megabyte"},
 		{"native.handover", "Two calls of the broker, another process: the sandbox is thawed, and what it used is asked for"},
@@ -41,7 +37,7 @@ func reason(id string) string {
 		{"native.neighbour.disk", beside},
 		{"native.neighbour.log", beside},
 		{"native.neighbour.descriptors", beside},
-		{"http.framework.c32", "The framework alone takes a quarter of a millisecond; before it come TLS and HTTP in Go, key, receipt, one request at a time, and asking the broker. Not profiled"},
+		{"http.framework.c32", "The framework alone takes a quarter of a millisecond; before it come TLS and HTTP in Go, key, receipt, and one request at a time for each instance. Not profiled"},
 		{"node.functions.idle.js", idle + ", and 6 MB for the engine, loaded in the process that waits"},
 	} {
 		if r.id == id {

@@ -10,7 +10,7 @@ func reason(id string) string {
 		neighbour = "Two guests that compute, the node and two load generators share two cores. wrk corrects its percentiles for calls that it could not make meanwhile, so one answer that takes 100 ms counts as hundreds; the note has the calls of one caller, each counted once. In a stall that was traced, the sandbox waited for the node, a thread of which waited 15 ms for a processor (perf sched). A lower rank, and yielding at each tick, to Go's scheduler or to the kernel's, were tried and did not help"
 		flood     = "Seven tenths of the processors go to the node, most of that to storing 64 KiB of log for each call: each line is encoded, sealed and written as a message of its own (perf). The sandbox, which counts and drops the rest, has a tenth"
 		idle      = "Of each, 7 KB live (its record, its route, and JetStream's index of its five keys), and twice as much is space between them that other garbage left and Go cannot give back (heap profiles at 1 and at 1,000). The rest is what a node keeps once it has worked at all, some 3 MB"
-		beside    = "On two cores two floods that may each take one leave none; what is left to the good one is the scheduler's choice, and its calls cross three processes. Not profiled"
+		beside    = "While memory is given to a flood, or processes are made and ended for it, the kernel of this machine lets nobody else have that processor (it is built without preemption), up to a tick of 4 ms; beside floods that compute in their own code p99 stays near what it is alone"
 	)
 	for _, r := range []struct{ id, why string }{
 		{"wasm.c.c32", around},

@@ -5,11 +5,11 @@ import "time"
 // How an invocation that computes for long shares processors with others.
 const (
 	// longAfter is when an invocation is looked at first. Most are over by then.
-	longAfter = 30 * time.Millisecond
+	longAfter = 8 * time.Millisecond
 	// paceEvery is how often it is looked at after that.
 	paceEvery = 100 * time.Millisecond
 	// longCompute is what it may have computed by the first look without making way.
-	longCompute = 15 * time.Millisecond
+	longCompute = 6 * time.Millisecond
 	// leastShare is how much of a processor it gets at least, in percent, over two looks:
 	// who makes way for everybody would get nothing while the machine is busy.
 	leastShare = 20

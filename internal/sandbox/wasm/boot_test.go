@@ -3,7 +3,6 @@ package wasm
 import (
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -337,24 +336,32 @@ func TestShapesOfTheEngine(t *testing.T) {
 	}
 }
 
-// TestDeepStackIsNotKept throws an instance away whose call stack has become large.
+// TestDeepStackIsNotKept lets go of a call stack that has become large, and keeps the
+// instance, but for a command that goes on in that very call.
 func TestDeepStackIsNotKept(t *testing.T) {
 	t.Parallel()
 	e := newEngine(t, "")
 	// It goes as deep as its first byte says, in thousands.
 	deep := st.Func{Params: one, Results: one, Body: st.Seq([]byte{0x20, 0}, []byte{0x45, 0x04, 0x40}, st.Const(0), []byte{0x0f, 0x0b},
 		[]byte{0x20, 0}, st.Const(1), []byte{0x6b, 0x10, 3}, st.Const(1), []byte{0x6a})}
-	m := guest([]st.Func{fdRead}, st.Func{Name: "handle", Body: st.Seq(move(1, 0, atBody, 1),
-		st.Const(atBody), []byte{0x2d, 0, 0}, st.Const(1000), []byte{0x6c, 0x10, 3}, st.Drop, reply(1))}, deep)
-	v := e.load(m.Encode(), function.EntryHandle)
-	for _, c := range []struct {
-		input string
-		kept  bool
-	}{{"\x01", true}, {"\x40", false}, {"\x01", true}} {
-		before := slices.Clone(v.idle)
-		e.want(v, c.input, c.input)
-		if kept := len(v.idle) == 1; kept != c.kept {
-			t.Errorf("after calls %d000 deep with %d idle before, %d are kept", c.input[0], len(before), len(v.idle))
+	body := st.Seq(move(1, 0, atBody, 1), st.Const(atBody), []byte{0x2d, 0, 0}, st.Const(1000), []byte{0x6c, 0x10, 3}, st.Drop, reply(1))
+	for entry, name := range map[function.Entry]string{function.EntryHandle: "handle", function.EntryCommand: "_start"} {
+		m := guest([]st.Func{fdRead}, st.Func{Name: name, Body: body}, deep)
+		v := e.load(m.Encode(), entry)
+		for _, input := range []string{"\x01", "\x20", "\x01"} {
+			e.want(v, input, input)
+			if input == "\x20" && entry == function.EntryCommand {
+				if len(v.idle) != 0 {
+					t.Errorf("%s: the instance is kept after calls 32,000 deep", entry)
+				}
+				continue
+			}
+			if len(v.idle) != 1 {
+				t.Fatalf("%s: %d instances are kept after calls %d,000 deep", entry, len(v.idle), input[0])
+			}
+			if size := v.idle[0].stack.size(); size > maxKeptStack {
+				t.Errorf("%s: a stack of %d bytes is kept", entry, size)
+			}
 		}
 	}
 }

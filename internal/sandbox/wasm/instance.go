@@ -24,6 +24,7 @@ type instance struct {
 	fuel    api.MutableGlobal
 	globals []api.MutableGlobal
 	entry   api.Function
+	name    string // of entry
 	stack   stackView
 	// resize tells the engine that memory has another size, nil when this release of
 	// the engine does not let us.
@@ -90,7 +91,7 @@ func (p *program) instantiate(mem *memory.Linear) (*instance, error) {
 
 // enter chooses the function that invocations call.
 func (in *instance) enter(name string) {
-	in.entry = in.module.ExportedFunction(name)
+	in.entry, in.name = in.module.ExportedFunction(name), name
 	in.stack = viewStack(in.entry)
 }
 
@@ -158,8 +159,14 @@ const maxKeptStack = 2 << 20
 // restore brings the instance back to a state. It reports false when the instance
 // must be thrown away instead.
 func (in *instance) restore(st *state) bool {
-	if in.stack.size() > maxKeptStack || in.module.IsClosed() {
+	if in.module.IsClosed() {
 		return false
+	}
+	if in.stack.size() > maxKeptStack {
+		if in.resume != nil {
+			return false // it goes on in the very call whose stack this is
+		}
+		in.enter(in.name) // which begins with a small one
 	}
 	if in.memory != nil {
 		in.memory.Restore()

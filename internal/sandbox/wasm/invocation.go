@@ -46,6 +46,7 @@ type invocation struct {
 	frame    []byte
 
 	cpuStart, cpuLimit            time.Duration // of the thread that runs it
+	pace                          pace
 	fuelLimit, fuelSpent, granted int64
 	callLimit, calls              int64
 }
@@ -102,7 +103,7 @@ func (i *invocation) begin(timeout, cpu time.Duration, fuel int64) time.Time {
 	now := i.srv.clock()
 	i.deadline = now.Add(timeout)
 	i.cpuStart, i.cpuLimit = threadCPU(), cpu
-	i.fuelLimit, i.fuelSpent, i.granted, i.calls = fuel, 0, 0, 0
+	i.fuelLimit, i.fuelSpent, i.granted, i.calls, i.pace = fuel, 0, 0, 0, pace{}
 	i.stdin = i.input
 	return now
 }

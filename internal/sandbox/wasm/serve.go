@@ -47,6 +47,7 @@ type server struct {
 	epoch   time.Time // where the guests' monotonic clock begins, but for a second
 	out     *wire.Writer
 	slice   slice
+	pause   func(time.Duration, <-chan struct{}) // of a guest that makes way
 	cache   *native.Cache
 	runtime wazero.Runtime
 	memory  *memory.System
@@ -99,7 +100,7 @@ func newServer(conn io.Writer, opts Options) (*server, error) {
 		opts.Memory = DefaultMemory
 	}
 	s := &server{
-		clock: opts.Clock, epoch: opts.Clock(), out: wire.NewWriter(conn), slice: newSlice(),
+		clock: opts.Clock, epoch: opts.Clock(), out: wire.NewWriter(conn), slice: newSlice(), pause: pause,
 		budget: memory.NewBudget(uint64(opts.Memory)), instanceConfig: instanceConfig(),
 		loading: map[uint32]*loading{}, versions: map[uint32]*version{}, invocations: map[uint32]*invocation{},
 	}

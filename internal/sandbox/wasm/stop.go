@@ -35,6 +35,9 @@ const flushEvery = 100 * time.Millisecond
 // to nothing and a neighbour waits little.
 const allowance = 400_000
 
+// turnAllowance is the same for a guest that takes turns with others.
+const turnAllowance = allowance / 4
+
 // exportTick gives modules the function that their ticks call.
 func exportTick(ctx context.Context, r wazero.Runtime) error {
 	tick := func(ctx context.Context, mod api.Module, _ []uint64) {
@@ -82,11 +85,26 @@ func (i *invocation) tick(mod api.Module) {
 		c.resumeFrom(c.again(i, mod.Memory(), append([]uint64(nil), c.params...)))
 	}
 	i.spend()
-	if i.fuelSpent > i.fuelLimit || threadCPU()-i.cpuStart > i.cpuLimit {
+	used := threadCPU() - i.cpuStart
+	if i.fuelSpent > i.fuelLimit || used > i.cpuLimit {
 		panic(&stopped{sandbox.CPU})
 	}
 	i.log.flushAfter(now, flushEvery)
+	i.makeWay(now, used)
 	i.refuel()
+}
+
+// makeWay rests when the guest has had its turn and others want the processor. It ends
+// the guest as any other host call does.
+func (i *invocation) makeWay(now time.Time, used time.Duration) {
+	if !i.long || used < longAfter || used-i.pace.cpu < longTurn {
+		return
+	}
+	if rest := i.pace.rest(now, used); rest >= leastRest {
+		i.srv.pause(min(rest, i.deadline.Sub(now)+1), i.wake)
+		now = i.check()
+	}
+	i.pace.begin(now, used)
 }
 
 // takesLong makes way for others, once it is clear that the guest takes longer than
@@ -109,7 +127,11 @@ func (i *invocation) endLong() {
 
 // refuel grants the guest its next allowance, of what its limit leaves.
 func (i *invocation) refuel() {
-	i.granted = min(allowance, i.fuelLimit-i.fuelSpent+1)
+	grant := int64(allowance)
+	if !i.pace.wall.IsZero() {
+		grant = turnAllowance
+	}
+	i.granted = min(grant, i.fuelLimit-i.fuelSpent+1)
 	i.inst.fuel.Set(uint64(i.granted))
 }
 

@@ -11,8 +11,10 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 BIN     := bin/casemate
 TOOLS   := bin/tools
 PKGS    := ./...
+# Modules of their own: what connectors are made with, and the two that come along.
+MODULES := connector connectors/redis connectors/sqs
 
-## run: build, start a node, deploy and call every example over HTTPS (ONESHOT=1: then stop)
+## run: build, start a node, call every example and show every source of events (ONESHOT=1: then stop)
 .PHONY: run
 run: build
 	@go build -o bin/showcase ./test/showcase
@@ -20,7 +22,7 @@ run: build
 
 ## build: build bin/casemate, and the JavaScript engine in it when its sources changed
 .PHONY: build
-build: engine box
+build: engine box connectors
 	@mkdir -p bin
 	@echo "building $(BIN) $(VERSION)"
 	@go build -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/casemate
@@ -35,19 +37,33 @@ engine:
 box:
 	@go run ./cmd/casemate-box/build
 
+## connectors: build the programs that bring events from Redis and SQS, beside bin/casemate
+.PHONY: connectors
+connectors:
+	@mkdir -p bin
+	@for name in redis sqs; do \
+	  (cd connectors/$$name && go build -ldflags '$(LDFLAGS)' -o ../../bin/casemate-connector-$$name .); \
+	done
+
 ## check: format, lint, architecture and short tests under the race detector
 .PHONY: check
 check: tools engine box
 	@$(TOOLS)/golangci-lint fmt --diff
 	@$(TOOLS)/golangci-lint run
+	@$(LINT_MODULES)
 	@go test -count=1 ./test/architecture
 	@CGO_ENABLED=1 go test -race -short $(PKGS)
+	@for m in $(MODULES); do (cd $$m && CGO_ENABLED=1 go test -race -short ./...); done
+
+LINT_MODULES = for m in $(MODULES); do (cd $$m && $(CURDIR)/$(TOOLS)/golangci-lint run -c $(CURDIR)/.golangci.yml); done
 
 ## test: everything there is to test, in under 15 minutes on two cores
 .PHONY: test
 test: tools build
 	@$(TOOLS)/golangci-lint run
+	@$(LINT_MODULES)
 	@CGO_ENABLED=1 CASEMATE_BIN=$(CURDIR)/$(BIN) $(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg -- -race -timeout 14m $(PKGS)
+	@for m in $(MODULES); do (cd $$m && CGO_ENABLED=1 go test -race ./...); done
 
 ## e2e: the end-to-end tests against the built binary
 .PHONY: e2e

@@ -19,9 +19,9 @@ import (
 // keep a quiet stream alive and mean nothing.
 const LogMediaType = "application/x-ndjson"
 
-// maxLogRecord bounds one line of a log stream, in bytes. A guest's line has
-// 8 KiB at most, which JSON may make six times as long.
-const maxLogRecord = 128 << 10
+// maxStreamLine bounds one line of a stream, in bytes. A guest's line has 8 KiB at
+// most and an event's attributes 40 KiB, which JSON may make six times as long.
+const maxStreamLine = 512 << 10
 
 // LogElement is one line of a log stream on the wire: a record, or the problem
 // that ended the stream.
@@ -36,37 +36,49 @@ type LogElement struct {
 // context, ends the stream; the latter yields the context's error.
 func (c *Client) Logs(ctx context.Context, ns string, q LogQuery) iter.Seq2[LogRecord, error] {
 	return func(yield func(LogRecord, error) bool) {
+		for el, err := range streamOf[LogElement](ctx, c, "log", path("namespaces", ns, "logs")+q.encode()) {
+			if err == nil && el.Error != nil {
+				yield(LogRecord{}, &Error{Details: *el.Error})
+				return
+			}
+			if !yield(el.LogRecord, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// streamOf reads an answer of JSON objects, one a line. An error is the last element.
+func streamOf[T any](ctx context.Context, c *Client, what, path string) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var none T
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		header := http.Header{"Accept": {LogMediaType}}
-		resp, err := c.send(ctx, http.MethodGet, path("namespaces", ns, "logs")+q.encode(), header, nil, -1)
+		resp, err := c.send(ctx, http.MethodGet, path, header, nil, -1)
 		if err != nil {
-			yield(LogRecord{}, err)
+			yield(none, err)
 			return
 		}
 		defer func() { _ = resp.Body.Close() }()
 		lines := bufio.NewScanner(resp.Body)
-		lines.Buffer(make([]byte, 0, 4<<10), maxLogRecord)
+		lines.Buffer(make([]byte, 0, 4<<10), maxStreamLine)
 		for lines.Scan() {
 			line := bytes.TrimSpace(lines.Bytes())
 			if len(line) == 0 {
 				continue
 			}
-			var el LogElement
+			var el T
 			if err := json.Unmarshal(line, &el); err != nil {
-				yield(LogRecord{}, fmt.Errorf("reading log of %s: a line is not the JSON expected: %v", c.base, err))
+				yield(none, fmt.Errorf("reading %s of %s: a line is not the JSON expected: %v", what, c.base, err))
 				return
 			}
-			if el.Error != nil {
-				yield(LogRecord{}, &Error{Details: *el.Error})
-				return
-			}
-			if !yield(el.LogRecord, nil) {
+			if !yield(el, nil) {
 				return
 			}
 		}
 		if err := lines.Err(); err != nil {
-			yield(LogRecord{}, c.broken(ctx, err))
+			yield(none, c.broken(ctx, err))
 		}
 	}
 }

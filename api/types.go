@@ -7,7 +7,10 @@
 // "sha256:" and 64 hex digits.
 package api
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // FunctionConfig is what a version is configured with. A zero field means the
 // node's default; the node answers with every field filled in.
@@ -29,6 +32,7 @@ type FunctionConfig struct {
 	Concurrency   Concurrency       `json:"concurrency,omitzero"`
 	Environment   map[string]string `json:"environment,omitempty"`
 	HTTP          []HTTPTrigger     `json:"http,omitempty"`
+	Triggers      []Trigger         `json:"triggers,omitempty" doc:"Sources of events; each has a name of its own"`
 }
 
 // Concurrency bounds the invocations of one function that run at once.
@@ -54,6 +58,41 @@ type CORS struct {
 	Expose       []string `json:"expose,omitempty"`
 	Credentials  bool     `json:"credentials,omitempty"`
 	MaxAgeMillis int64    `json:"maxAgeMillis,omitempty"`
+}
+
+// Trigger binds a source of events to a function.
+type Trigger struct {
+	Name       string          `json:"name"`
+	Kind       string          `json:"kind" doc:"schedule, webhook, topic, nats, amqp, kafka, mqtt, redis, sqs, postgres, outbox, kv, bucket or folder, or that of an installed connector"`
+	Connection string          `json:"connection,omitempty" doc:"Of the function's namespace"`
+	Settings   json.RawMessage `json:"settings,omitempty" doc:"An object; its fields are the kind's"`
+	Schema     json.RawMessage `json:"schema,omitempty" doc:"JSON Schema 2020-12 that the data must meet"`
+	NoSchema   string          `json:"noSchema,omitempty" doc:"Or the reason why there is none"`
+	Delivery   Delivery        `json:"delivery,omitzero"`
+}
+
+// Delivery says how the events of a trigger reach the function.
+type Delivery struct {
+	Concurrency       int           `json:"concurrency,omitempty" doc:"Events, or batches, under way at once"`
+	Rate              int           `json:"rate,omitempty" doc:"Begun per second; 0 for no bound"`
+	Ordered           bool          `json:"ordered,omitempty" doc:"Events of one key run one after another"`
+	Attempts          int           `json:"attempts,omitempty" doc:"Before an event becomes a dead letter"`
+	MaxAgeMillis      int64         `json:"maxAgeMillis,omitempty" doc:"Before an event becomes a dead letter"`
+	BackoffMillis     int64         `json:"backoffMillis,omitempty" doc:"Before the second attempt; it doubles with each"`
+	BackoffMostMillis int64         `json:"backoffMostMillis,omitempty"`
+	Backlog           int           `json:"backlog,omitempty" doc:"More waiting events are refused at the source"`
+	Batch             int           `json:"batch,omitempty" doc:"Most events of one invocation"`
+	BatchWindowMillis int64         `json:"batchWindowMillis,omitempty" doc:"How long a batch waits to fill"`
+	OnSuccess         []Destination `json:"onSuccess,omitempty"`
+	OnFailure         []Destination `json:"onFailure,omitempty"`
+	Reply             string        `json:"reply,omitempty" doc:"Topic of the same namespace for CloudEvents that the function answers with"`
+}
+
+// Destination is where the outcome of an event goes. One field is set.
+type Destination struct {
+	Function string `json:"function,omitempty" doc:"Of the same namespace"`
+	Topic    string `json:"topic,omitempty" doc:"Of the same namespace"`
+	Webhook  string `json:"webhook,omitempty" doc:"A connection of kind webhook"`
 }
 
 // FunctionSpec asks for a function to have this code and configuration.
@@ -156,6 +195,8 @@ type Function struct {
 	Live      *Version `json:"live,omitempty"` // the version with the largest share of live
 	URLs      []string `json:"urls,omitempty"`
 	Stats     *Stats   `json:"stats,omitempty"` // describe only
+	// Triggers says how those in force are doing; describe only.
+	Triggers []TriggerStatus `json:"triggers,omitempty"`
 }
 
 // Stats sums up recent receipts of a function.
@@ -224,6 +265,13 @@ type Receipt struct {
 	Trigger    string    `json:"trigger"`
 	Route      string    `json:"route,omitempty"`
 	Principal  string    `json:"principal"`
+	Event      string    `json:"event,omitempty" doc:"Id of the event, or of the first of a batch"`
+	Events     int       `json:"events,omitempty" doc:"How many a batch had"`
+	Source     string    `json:"source,omitempty" doc:"The function's trigger by name"`
+	Attempt    int       `json:"attempt,omitempty" doc:"From 1, at delivering the event"`
+	Replay     bool      `json:"replay,omitempty" doc:"The event was delivered before, and somebody had it run anew"`
+	Chain      string    `json:"chain,omitempty" doc:"Id of the first of the events that led to this one"`
+	Depth      int       `json:"depth,omitempty"`
 	Sandbox    string    `json:"sandbox,omitempty"`
 	Isolation  string    `json:"isolation,omitempty"`
 	Cold       bool      `json:"cold,omitempty"`
@@ -310,15 +358,26 @@ type Status struct {
 	Invocations int64             `json:"invocations"` // since start
 	InFlight    int               `json:"inFlight"`
 	RSSBytes    int64             `json:"rssBytes"`
+	Events      *EventCounts      `json:"events,omitempty"`
+	Objects     *ObjectStore      `json:"objects,omitempty" doc:"Left out when the node has none"`
 	Warnings    []string          `json:"warnings,omitempty"`
 }
 
 // Listener is a socket that the node holds open.
 type Listener struct {
-	Name    string `json:"name"` // gateway, control
+	Name    string `json:"name"` // gateway, control, objects
 	Address string `json:"address"`
 	TLS     string `json:"tls"` // least version
 	URL     string `json:"url"`
+}
+
+// ObjectStore is the node's own object store, which speaks S3. Counts are of all
+// namespaces.
+type ObjectStore struct {
+	URL     string `json:"url" doc:"Endpoint for clients of S3"`
+	Buckets int    `json:"buckets"`
+	Objects int64  `json:"objects" doc:"Current versions"`
+	Bytes   int64  `json:"bytes" doc:"Of all versions"`
 }
 
 // SandboxStatus says which defences hold around guest code on this machine.

@@ -75,7 +75,37 @@ func nativeNeighbours(ctx context.Context, b *bench) ([]result, error) {
 		r.Ratio = r.Ours / r.Peer
 		rs = append(rs, r)
 	}
-	return rs, nil
+	r, err := nativeMachine(ctx, b, call)
+	return append(rs, r...), err
+}
+
+// nativeMachine measures beside loops of the shell, outside of any sandbox, that start one
+// program after another: what the kernel of this machine does by itself.
+func nativeMachine(ctx context.Context, b *bench, call func(context.Context) error) ([]result, error) {
+	var alone, beside []burst
+	for range b.cfg.rounds {
+		a, err := repeat(ctx, 1, b.cfg.duration, call)
+		if err != nil {
+			return nil, err
+		}
+		stop, err := outside(ctx, flooders, `while :; do /bin/true; done`)
+		if err != nil {
+			return nil, err
+		}
+		z, err := repeat(ctx, 1, b.cfg.duration, call)
+		if err := errors.Join(err, stop()); err != nil {
+			return nil, fmt.Errorf("beside loops outside: %w", err)
+		}
+		alone, beside = append(alone, a), append(beside, z)
+	}
+	p50, p99 := func(b *burst) float64 { return b.p(50) }, func(b *burst) float64 { return b.p(99) }
+	r := result{
+		ID: machineRow, Unit: "µs", Ours: mid(beside, p99), Peer: mid(alone, p99), PeerName: "the same alone", Better: "lower", N: b.cfg.rounds,
+		Note: fmt.Sprintf("what the machine itself does: p99 of a warm instance (Go, one caller) beside %d loops outside of any sandbox, of the kernel's lowest rank (SCHED_IDLE), that start one program after another; p50 %.0f against %.0f µs",
+			flooders, mid(beside, p50), mid(alone, p50)),
+	}
+	r.Ratio = r.Ours / r.Peer
+	return []result{r}, nil
 }
 
 // flood has the bad function called again and again until the end, which waits for the

@@ -42,6 +42,7 @@ func neighbours(ctx context.Context, b *bench) ([]result, error) {
 		{"recurse", "calls itself for ever", sandboxtest.Recurse()},
 		{"log", "writes 100,000 log lines", sandboxtest.FloodLog(100_000)},
 		{"trap", "traps at once", sandboxtest.Crash()},
+		{machineRow, "", nil},
 	}
 	s, err := b.site(ctx)
 	if err != nil {
@@ -50,6 +51,9 @@ func neighbours(ctx context.Context, b *bench) ([]result, error) {
 	defer s.stop()
 	fns := []built{good}
 	for _, n := range bad {
+		if n.row == machineRow {
+			continue
+		}
 		fns = append(fns, built{n.row, api.FunctionConfig{
 			Runtime: "wasm", TimeoutMillis: 1000, HTTP: []api.HTTPTrigger{{Method: "POST", Path: "/" + n.row}},
 		}, n.code})
@@ -80,7 +84,12 @@ func neighbours(ctx context.Context, b *bench) ([]result, error) {
 			if err != nil {
 				return rs, err
 			}
-			stop, err := harass(ctx, s.target(manifest.DefaultNamespace, fns[1+i]))
+			var stop func() error
+			if n.row == machineRow {
+				stop, err = outside(ctx, harassers, `while :; do :; done`)
+			} else {
+				stop, err = harass(ctx, s.target(manifest.DefaultNamespace, fns[1+i]))
+			}
 			if err != nil {
 				return rs, err
 			}
@@ -96,6 +105,14 @@ func neighbours(ctx context.Context, b *bench) ([]result, error) {
 			one, oneBeside = append(one, p), append(oneBeside, q)
 		}
 		a, z := median(alone), median(beside)
+		if n.row == machineRow {
+			rs = append(rs, result{
+				ID: n.row, Unit: "µs", Ours: z.P99, Peer: a.P99, PeerName: "the same alone", Ratio: z.P99 / a.P99, Better: "lower", N: b.cfg.rounds,
+				Note: fmt.Sprintf("what the machine itself does: p99 of the good function beside two loops outside of the node, of the kernel's lowest rank (SCHED_IDLE); p50 %.0f against %.0f µs, %.0f against %.0f req/s; p99 of the calls of a single caller, each counted once, %.0f against %.0f µs",
+					z.P50, a.P50, z.PerSecond, a.PerSecond, middle(oneBeside), middle(one)),
+			})
+			continue
+		}
 		rs = append(rs, result{
 			ID: n.row, Unit: "µs", Ours: z.P99, Peer: a.P99, PeerName: "the same alone", Ratio: z.P99 / a.P99,
 			Goal: neighbourGoal, Better: "lower", N: b.cfg.rounds,
@@ -132,10 +149,41 @@ func middle(v []float64) float64 {
 	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
+// machineRow measures beside a load that is none of ours: the least that anything which
+// computes costs here.
+const machineRow = "machine"
+
+// harassers is how many connections call the bad function, and how many loops compute in
+// its place.
+const harassers = 2
+
+// outside runs a script of the shell, several times at once and at the lowest rank, until
+// it is stopped.
+func outside(ctx context.Context, times int, script string) (stop func() error, err error) {
+	var running []*exec.Cmd
+	stop = func() error {
+		for _, c := range running {
+			if err := c.Process.Kill(); err != nil {
+				return fmt.Errorf("a loop ended too early: %v", err)
+			}
+			_ = c.Wait()
+		}
+		return nil
+	}
+	for range times {
+		c := exec.CommandContext(ctx, "chrt", "-i", "0", "sh", "-c", script)
+		if err := c.Start(); err != nil {
+			return nil, errors.Join(err, stop())
+		}
+		running = append(running, c)
+	}
+	return stop, nil
+}
+
 // harass calls a function with two connections until it is stopped. What it answers is
 // not looked at.
 func harass(ctx context.Context, t *target) (stop func() error, err error) {
-	cmd := exec.CommandContext(ctx, "wrk", "-t1", "-c2", "-d60s", "--timeout", "10s", "-s", "load.lua", t.URL)
+	cmd := exec.CommandContext(ctx, "wrk", "-t1", fmt.Sprint("-c", harassers), "-d60s", "--timeout", "10s", "-s", "load.lua", t.URL)
 	cmd.Env = append(os.Environ(), "BENCH_KEY_FILE="+t.KeyFile)
 	if err := cmd.Start(); err != nil {
 		return nil, err

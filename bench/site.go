@@ -62,7 +62,7 @@ func (s *site) start(ctx context.Context) error {
 	conf := filepath.Join(s.dir, "client.json")
 	s.pid, s.stop, err = s.b.spawn("casemate", []string{
 		s.b.cfg.casemate, "up", "--data-dir", filepath.Join(s.dir, "data"),
-		"--gateway", "127.0.0.1:" + strconv.Itoa(gw), "--control", "127.0.0.1:" + strconv.Itoa(ctl),
+		"--gateway", "127.0.0.1:" + strconv.Itoa(gw), "--control", "127.0.0.1:" + strconv.Itoa(ctl), "--objects", "off",
 	}, "CASEMATE_CONFIG="+conf, "NO_COLOR=1")
 	if err != nil {
 		return err

@@ -117,11 +117,12 @@ func Check(name string, cfg api.FunctionConfig) []FieldIssue {
 	c.concurrency(cfg.Concurrency)
 	c.environment(cfg.Environment)
 	c.routes(cfg.HTTP)
+	c.triggers(&cfg)
 	return c.issues
 }
 
 func (c *check) name(field, what, name string) {
-	remedy := "use 1 to 63 lower-case letters, digits and hyphens, a letter first and no hyphen last"
+	remedy := nameRemedy
 	if guess := labelOf(name); guess != "" && guess != name {
 		remedy = "write " + guess + " (" + remedy + ")"
 	}

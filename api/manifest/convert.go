@@ -87,6 +87,7 @@ func (p *parse) function(f field) Function {
 			cfg.HTTP = append(cfg.HTTP, p.route(r, fmt.Sprintf("%s.http[%d]", prefix, i)))
 		}
 	}
+	p.triggers(n, prefix, &fn)
 	p.source(n, prefix, &fn)
 	p.report(Check(f.key, fn.Config), prefix, func(at string) place { return f.locate(at) })
 	return fn
@@ -157,6 +158,17 @@ func (p *parse) conflicts(set *routeSet, fn Function, f field) {
 			p.add(f.locate(at), "functions."+fn.Name+"."+at, r.Path, quote(r.Method+" "+r.Path)+" matches the same requests as a route of the function "+quote(other), "choose another path for one of the two")
 		}
 	}
+	for i := range fn.Config.Triggers {
+		t := &fn.Config.Triggers[i]
+		at := "triggers." + t.Name + ".webhook.path"
+		r, ok := WebhookPath(t)
+		if !ok || !webhookPattern.MatchString(r) || p.reported("functions."+fn.Name+"."+at) {
+			continue
+		}
+		if other, taken := set.add("POST", r, fn.Name); taken {
+			p.add(f.locate(at), "functions."+fn.Name+"."+at, r, "requests to "+quote(r)+" go to a route of the function "+quote(other)+" too", "choose another path for one of the two")
+		}
+	}
 }
 
 // report turns broken rules into issues at their places.
@@ -211,6 +223,9 @@ func (f field) locate(name string) place {
 		}
 		return at
 	}
+	if below, ok := strings.CutPrefix(name, "triggers."); ok {
+		at, n, name = f.locateTrigger(below)
+	}
 	for name != "" && n != nil {
 		segment, rest, _ := strings.Cut(name, ".")
 		segment, index, indexed := strings.Cut(segment, "[")
@@ -220,7 +235,7 @@ func (f field) locate(name string) place {
 			return at
 		}
 		at, n = next.place, next.value
-		if n.kind != object && n.kind != array {
+		if n.kind != object && n.kind != array && n.kind != null {
 			at = n.place
 		}
 		if i, err := strconv.Atoi(strings.TrimSuffix(index, "]")); indexed && err == nil {
@@ -232,6 +247,26 @@ func (f field) locate(name string) place {
 		}
 	}
 	return at
+}
+
+// locateTrigger finds a trigger by the whole of its key, which may hold a dot.
+func (f field) locateTrigger(name string) (at place, n *node, rest string) {
+	triggers := f.value.get("triggers")
+	if triggers == nil {
+		return f.place, nil, ""
+	}
+	if triggers.value.kind != object {
+		return triggers.place, nil, ""
+	}
+	for _, t := range triggers.value.fields {
+		if name == t.key {
+			return t.place, t.value, ""
+		}
+		if below, ok := strings.CutPrefix(name, t.key+"."); ok {
+			return t.place, t.value, below
+		}
+	}
+	return triggers.place, nil, ""
 }
 
 func (p *parse) text(n *node, key string, into *string) {
@@ -284,6 +319,12 @@ func (p *parse) size(n *node, prefix, key string, into *int64, least, most int64
 }
 
 func (p *parse) duration(n *node, prefix, key string, into *int64, least, most time.Duration, example string) {
+	d := time.Duration(*into) * time.Millisecond
+	p.span(n, prefix, key, &d, least, most, example)
+	*into = d.Milliseconds()
+}
+
+func (p *parse) span(n *node, prefix, key string, into *time.Duration, least, most time.Duration, example string) {
 	f := n.get(key)
 	if f == nil || (f.value.kind != text && f.value.kind != integer && f.value.kind != number) {
 		return
@@ -300,7 +341,7 @@ func (p *parse) duration(n *node, prefix, key string, into *int64, least, most t
 	case v > most:
 		p.add(f.value.place, prefix+"."+key, s, s+" is more than the "+FormatDuration(most)+" allowed", durationBounds(least, most))
 	default:
-		*into = v.Milliseconds()
+		*into = v
 	}
 }
 

@@ -12,6 +12,15 @@
 //
 // All functions may be called from many goroutines; none keeps state.
 //
+// # Triggers
+//
+// Each trigger has one key that names its kind and holds the kind's settings. Which keys
+// there are stands in schema.json; a kind of its operator's stands below connector. What
+// a node reads (api.Trigger) has quantities as numbers, which kinds.go lists. Load reads
+// the files with the schemas of the triggers' data, which lie in the manifest's folder or
+// below it; links do not lead out, and a schema refers to nothing but itself. Whether
+// settings make sense beyond their form, the kinds on the node say.
+//
 // # Quantities
 //
 // A size is a whole number of bytes, or one with Ki, Mi or Gi: 64Ki, 128Mi. A

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/casemate-dev/casemate/api"
 )
@@ -33,9 +34,12 @@ type Function struct {
 	Source string // slash-separated, relative to the manifest: a folder, or a .wasm file
 	Config api.FunctionConfig
 	Line   int // where its name stands
+	// Schemas are the files with the schemas of its triggers, slash-separated and relative
+	// to the manifest, in the order of the manifest.
+	Schemas []string
 }
 
-// Load reads and parses the file at path. It fails with Issues when the file is
+// Load reads and parses the file at path, and the schemas that it names. It fails with Issues when the file is
 // not a valid manifest, and with an error matching fs.ErrNotExist when there is
 // none.
 func Load(path string) (*Manifest, error) {
@@ -51,13 +55,16 @@ func Load(path string) (*Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading manifest: %v", err)
 	}
-	return Parse(path, src)
+	return (&parse{file: path, folder: filepath.Dir(path)}).all(src)
 }
 
 // Parse reads a manifest from src; name is what messages call it. Its error is
-// always Issues.
+// always Issues. It reads no files: a manifest that names schemas needs Load.
 func Parse(name string, src []byte) (*Manifest, error) {
-	p := &parse{file: name}
+	return (&parse{file: name}).all(src)
+}
+
+func (p *parse) all(src []byte) (*Manifest, error) {
 	root := p.read(src)
 	if root == nil {
 		return nil, p.failed()
@@ -68,7 +75,7 @@ func Parse(name string, src []byte) (*Manifest, error) {
 	if err := p.failed(); err != nil {
 		return nil, err
 	}
-	m.Path = name
+	m.Path = p.file
 	return m, nil
 }
 
@@ -97,6 +104,7 @@ func WithDefaults(cfg api.FunctionConfig) api.FunctionConfig {
 	for i := range cfg.HTTP {
 		fill(&cfg.HTTP[i].BodyLimit, DefaultBody)
 	}
+	triggerDefaults(&cfg)
 	return cfg
 }
 

@@ -371,6 +371,7 @@ func TestPlainValuesAreNoSecrets(t *testing.T) {
 // manifest or issues with a place, and nothing that a terminal would act on.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(full))
+	f.Add([]byte(strings.ReplaceAll(every, "schema: schemas/paid.json", "schema: none\n        reason: x")))
 	text, err := os.ReadFile("testdata/issues.txtar")
 	if err != nil {
 		f.Fatal(err)

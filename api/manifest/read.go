@@ -23,12 +23,13 @@ const (
 	// square of their number. A hundred full functions take about half of it.
 	maxTokens = 20_000
 	maxLines  = 20_000
-	maxDepth  = 16 // of nesting; the format needs seven
+	maxDepth  = 25 // of nesting: ten, and as far as a filter goes
 )
 
 // parse is one reading of one manifest.
 type parse struct {
 	file   string
+	folder string // in which schemas are looked for; empty: nowhere
 	lines  []string
 	issues []Issue
 	unread []string // fields whose value is of a wrong kind

@@ -26,6 +26,9 @@ type part struct {
 	Properties           map[string]*part `json:"properties"`
 	AdditionalProperties json.RawMessage  `json:"additionalProperties"`
 	Items                *part            `json:"items"`
+	Pattern              string           `json:"pattern"`
+	Ref                  string           `json:"$ref"`
+	Defs                 map[string]*part `json:"$defs"`
 }
 
 type compiledSchema struct {
@@ -62,10 +65,10 @@ func (p *part) child(segment string, inArray bool) *part {
 		return nil
 	}
 	if inArray {
-		return p.Items
+		return p.Items.resolved()
 	}
 	if c, ok := p.Properties[segment]; ok {
-		return c
+		return c.resolved()
 	}
 	if bytes.HasPrefix(bytes.TrimSpace(p.AdditionalProperties), []byte("{")) {
 		c := new(part)
@@ -74,6 +77,14 @@ func (p *part) child(segment string, inArray bool) *part {
 		}
 	}
 	return nil
+}
+
+// resolved is what a part refers to, or the part itself.
+func (p *part) resolved() *part {
+	if p == nil || p.Ref == "" {
+		return p
+	}
+	return compiled().root.Defs[strings.TrimPrefix(p.Ref, "#/$defs/")]
 }
 
 func (p *part) keys() []string {
@@ -92,11 +103,18 @@ func (p *part) keys() []string {
 func synonyms() map[string]string {
 	return map[string]string{
 		"env": "environment", "envs": "environment", "vars": "environment", "variables": "environment",
-		"route": "http", "routes": "http", "trigger": "http", "triggers": "http", "endpoints": "http", "events": "http",
+		"route": "http", "routes": "http", "endpoints": "http", "trigger": "triggers", "events": "triggers", "sources": "triggers",
 		"ram": "memory", "memorysize": "memory", "src": "source", "dir": "source", "folder": "source", "code": "source",
 		"language": "runtime", "lang": "runtime", "main": "entry", "cmd": "command", "args": "command", "start": "command", "scale": "concurrency",
 		"url": "path", "uri": "path", "verb": "method", "anonymous": "public", "auth": "public", "maxbody": "bodyLimit",
 		"tenant": "namespace", "origin": "origins", "stdout": "output", "logs": "log", "cputime": "cpu", "cpums": "cpu", "fuel": "cpu", "tmp": "scratch", "disk": "scratch", "ephemeralstorage": "scratch", "pids": "processes", "threads": "processes", "subrequests": "calls", "hostcalls": "calls",
+		"timer": "schedule", "cron": "schedule", "cronjob": "schedule", "hook": "webhook", "rabbitmq": "amqp", "rabbit": "amqp", "jetstream": "nats",
+		"pubsub": "topic", "subscription": "topic", "postgresql": "postgres", "pg": "postgres", "cdc": "postgres", "mysql": "outbox", "mariadb": "outbox",
+		"s3": "bucket", "objects": "bucket", "storage": "bucket", "file": "folder", "files": "folder", "directory": "folder", "plugin": "connector",
+		"keyvalue": "kv", "timezone": "zone", "tz": "zone", "interval": "every", "retries": "attempts", "maxattempts": "attempts", "maxretries": "attempts",
+		"parallelism": "concurrency", "workers": "concurrency", "fifo": "ordered", "ratelimit": "rate", "ttl": "maxAge", "batchsize": "batch",
+		"deadletter": "onFailure", "deadletters": "onFailure", "dlq": "onFailure", "credentials": "connection", "secret": "connection", "jsonschema": "schema",
+		"why": "reason", "noschema": "reason", "exchange": "queue", "channel": "subject",
 	}
 }
 

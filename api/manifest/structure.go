@@ -137,7 +137,7 @@ func (p *parse) wrongKind(s spot, k *broken.Type) {
 	if len(k.Want) > 1 {
 		want = "size"
 	}
-	if quantity := want == "size" || strings.HasSuffix(s.name, ".timeout") || strings.HasSuffix(s.name, ".limits.cpu") || strings.HasSuffix(s.name, ".maxAge"); quantity && (s.node.kind == integer || s.node.kind == number) {
+	if quantity := want == "size" || s.part != nil && s.part.Pattern == durationForm; quantity && (s.node.kind == integer || s.node.kind == number) {
 		return // the conversion explains numbers better
 	}
 	p.unread = append(p.unread, s.name)
@@ -160,6 +160,12 @@ func (p *parse) wrongKind(s spot, k *broken.Type) {
 		remedy = `put it in quotes: "` + shown + `"`
 	case strings.HasSuffix(s.name, ".command"):
 		remedy = "write a list, one argument an item, as in command: [./server, --quiet]"
+	case strings.HasSuffix(s.name, ".triggers"):
+		remedy = `write each below a name of its own, as in triggers: {nightly: {schedule: {cron: "0 2 * * *"}}}`
+	case strings.HasSuffix(s.name, ".onFailure"), strings.HasSuffix(s.name, ".onSuccess"):
+		remedy = "write a list, as in [{topic: failed}]"
+	case strings.HasSuffix(s.name, ".schema") && s.node.kind == object:
+		remedy = "put it into a file of JSON, and name that, as in schema: schemas/order.json"
 	case strings.HasSuffix(s.name, ".http"):
 		remedy = "write a list of routes, as in http: [{method: GET, path: /hello}]"
 	}
@@ -197,9 +203,30 @@ func example(key string) string {
 		return "/hello"
 	case "origins":
 		return `["https://example.com"]`
+	case "provider":
+		return "standard, github, stripe, slack, hmac, jwt or cloudevents"
+	case "topic", "queue", "stream", "bucket", "root", "table":
+		return "its name"
+	case "topics":
+		return "a list of names"
+	case "kind":
+		return "casemate-connector-KIND is the program's name"
+	case "header":
+		return "the name of the header that holds the signature"
+	case "issuer", "audience", "algorithms":
+		return "without it a token of somebody else's would be believed"
 	default:
 		return "with a name and runtime below it"
 	}
+}
+
+// listed joins the values that the schema allows.
+func listed(values []any) string {
+	words := make([]string, len(values))
+	for i, v := range values {
+		words[i] = fmt.Sprint(v)
+	}
+	return strings.Join(words, ", ")
 }
 
 // generic explains what no rule in Go has explained better. Values are left out.
@@ -217,8 +244,19 @@ func generic(k jsonschema.ErrorKind) (message, remedy string) {
 		return "the text is empty", "write one, or take the key away"
 	case *broken.MaxLength:
 		return fmt.Sprintf("the text is longer than %d characters", k.Want), "shorten it"
+	case *broken.Minimum:
+		return "the number is less than the " + k.Want.RatString() + " allowed at least", "write a larger one"
+	case *broken.Maximum:
+		return "the number is more than the " + k.Want.RatString() + " allowed", "write a smaller one"
+	case *broken.UniqueItems:
+		return "an entry stands in the list twice", "take one of the two away"
+	case *broken.Pattern:
+		if k.Want == nameForm {
+			return "the text cannot be a name", nameRemedy
+		}
+		return "the value is not in the form that this field has", "see the examples of the field in the JSON Schema of the manifest"
 	case *broken.Enum:
-		return "the value is not one that can stand here", fmt.Sprintf("write one of %v", k.Want)
+		return "the value is not one that can stand here", "write one of " + listed(k.Want)
 	default:
 		return "the value is not in the form that this field has", "see the examples of the field in the JSON Schema of the manifest"
 	}

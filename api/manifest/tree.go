@@ -14,7 +14,7 @@ import (
 func (p *parse) node(n ast.Node, depth int) *node {
 	at := placeOf(n.GetToken())
 	if depth > maxDepth {
-		p.add(at, "", "", "values are nested too deeply here", "a manifest needs seven levels at most: look at the indentation and the brackets")
+		p.add(at, "", "", "values are nested too deeply here", "a manifest needs ten levels at most, but for filters: look at the indentation and the brackets")
 		return &node{place: at, kind: null}
 	}
 	switch n := n.(type) {

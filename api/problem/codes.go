@@ -17,12 +17,16 @@ const (
 	MethodNotAllowed  Code = "method_not_allowed"
 	RequestTimeout    Code = "request_timeout"
 	Conflict          Code = "conflict"
+	Precondition      Code = "precondition_failed"
 	RouteTaken        Code = "route_taken"
 	PlanStale         Code = "plan_stale"
+	Gone              Code = "gone"
 	BodyTooLarge      Code = "body_too_large"
 	UnsupportedMedia  Code = "unsupported_media_type"
 	DigestMismatch    Code = "digest_mismatch"
+	InvalidEvent      Code = "invalid_event"
 	TooManyRequests   Code = "too_many_requests"
+	BacklogFull       Code = "backlog_full"
 	HeadersTooLarge   Code = "headers_too_large"
 	ClientGone        Code = "client_gone"
 	Internal          Code = "internal"
@@ -65,12 +69,16 @@ func table() []Row {
 		{MethodNotAllowed, 405, "The method is not allowed here", "Use one of the methods in the Allow header."},
 		{RequestTimeout, 408, "The request took too long to arrive", "Send the whole request without long pauses."},
 		{Conflict, 409, "Somebody else changed this first", "Read the current state and try again."},
+		{Precondition, 412, "A condition of the request does not hold", "Read the current state and try again."},
 		{RouteTaken, 409, "Another function already serves this route", "Choose another path, or delete the function that holds it."},
 		{PlanStale, 409, "The plan no longer fits what is deployed", "Make a new plan and apply that."},
+		{Gone, 410, "Nothing is taken in here any more", "Stop sending to this address, or deploy the trigger again."},
 		{BodyTooLarge, 413, "The body is larger than this route accepts", "Send less, or raise bodyLimit in the manifest."},
 		{UnsupportedMedia, 415, "The media type is not accepted here", "Send the media type named in the detail."},
 		{DigestMismatch, 422, "The content does not match its digest", "Upload the artifact again; `casemate deploy` computes the digest for you."},
+		{InvalidEvent, 422, "An event breaks a rule", "Correct the field named. Nothing of what was sent with it has been taken in."},
 		{TooManyRequests, 429, "Too many requests at once", "Wait for the time in Retry-After, then try again; raise concurrency.max in the manifest if this is normal load."},
+		{BacklogFull, 429, "Too many events wait already", "Wait for the time in Retry-After, then send the same again, with the same ids. If it stays, the function is too slow, paused or failing."},
 		{HeadersTooLarge, 431, "The headers are too large", "Send fewer or shorter headers."},
 		{ClientGone, 499, "The caller went away", "Nobody sees this answer; it stands in the receipt."},
 		{Internal, 500, "Something went wrong on our side", "Try again. If it stays, give the request id to whoever runs this node."},

@@ -40,13 +40,17 @@ func main() {
 
 // up runs a node for the command line, which knows nothing of its inside.
 func up(ctx context.Context, o cli.UpOptions) error {
+	folders := map[string]node.Folder{}
+	for name, f := range o.Folders {
+		folders[name] = node.Folder{Path: f.Path, Namespaces: f.Namespaces}
+	}
 	return node.Run(ctx, node.Options{
-		DataDir: o.DataDir, KeyFile: o.KeyFile, Gateway: o.Gateway, Control: o.Control, Hosts: o.Hosts,
+		DataDir: o.DataDir, KeyFile: o.KeyFile, Gateway: o.Gateway, Control: o.Control, Objects: o.Objects, Hosts: o.Hosts, Folders: folders,
 		AllowTLS12: o.AllowTLS12, Unsandboxed: o.Unsandboxed, Drain: o.Drain, AdminKey: o.AdminKey, Version: release(),
 		Logger: slog.New(o.LogHandler),
 		Ready: func(r node.Ready) error {
 			return o.Ready(cli.ReadyInfo{
-				Node: r.Node, GatewayURL: r.GatewayURL, ControlURL: r.ControlURL, CA: r.CA, AdminKey: r.AdminKey,
+				Node: r.Node, GatewayURL: r.GatewayURL, ControlURL: r.ControlURL, ObjectsURL: r.ObjectsURL, CA: r.CA, AdminKey: r.AdminKey,
 				FirstBoot: r.FirstBoot, Took: r.Took,
 			})
 		},

@@ -20,6 +20,7 @@ func appendReceipt(b []byte, r *Receipt) ([]byte, error) {
 	b = jsontext.Append(append(b, `,"trigger":`...), r.Trigger)
 	b = appendOptional(b, `,"route":`, r.Route)
 	b = jsontext.Append(append(b, `,"principal":`...), r.Principal)
+	b = appendEvent(b, r)
 	b = appendOptional(b, `,"sandbox":`, r.Sandbox)
 	b = appendOptional(b, `,"isolation":`, r.Isolation)
 	if r.Cold {
@@ -45,6 +46,26 @@ func appendReceipt(b []byte, r *Receipt) ([]byte, error) {
 	b = strconv.AppendInt(append(b, `,"status":`...), int64(r.Status), 10)
 	b = jsontext.Append(append(b, `,"outcome":`...), r.Outcome)
 	return append(b, '}'), nil
+}
+
+// appendEvent appends what only the receipts of events have.
+func appendEvent(b []byte, r *Receipt) []byte {
+	b = appendOptional(b, `,"event":`, r.Event)
+	b = appendCount(b, `,"events":`, r.Events)
+	b = appendOptional(b, `,"source":`, r.Source)
+	b = appendCount(b, `,"attempt":`, r.Attempt)
+	if r.Replay {
+		b = append(b, `,"replay":true`...)
+	}
+	b = appendOptional(b, `,"chain":`, r.Chain)
+	return appendCount(b, `,"depth":`, r.Depth)
+}
+
+func appendCount(b []byte, member string, n int) []byte {
+	if n == 0 {
+		return b
+	}
+	return strconv.AppendInt(append(b, member...), int64(n), 10)
 }
 
 func appendOptional(b []byte, member, s string) []byte {

@@ -12,9 +12,16 @@ type Receipt struct {
 	Version   string        `json:"version"` // version digest
 	Artifact  string        `json:"artifact"`
 	Alias     string        `json:"alias,omitempty"`
-	Trigger   string        `json:"trigger"`         // http, invoke
+	Trigger   string        `json:"trigger"`         // http, invoke, lambda, event, schedule, queue, async
 	Route     string        `json:"route,omitempty"` // pattern, never the path itself
 	Principal string        `json:"principal"`
+	Event     string        `json:"event,omitempty"`   // id of the event, or of the first of a batch
+	Events    int           `json:"events,omitempty"`  // how many a batch had
+	Source    string        `json:"source,omitempty"`  // the function's trigger by name
+	Attempt   int           `json:"attempt,omitempty"` // from 1, at delivering the event
+	Replay    bool          `json:"replay,omitempty"`  // the event was delivered before, and somebody had it run anew
+	Chain     string        `json:"chain,omitempty"`   // id of the first event of those that led to this one
+	Depth     int           `json:"depth,omitempty"`   // place in the chain; 0 for the first
 	Sandbox   string        `json:"sandbox,omitempty"`
 	Isolation string        `json:"isolation,omitempty"` // what was in force
 	Cold      bool          `json:"cold,omitempty"`

@@ -92,6 +92,7 @@ type Bus struct {
 	kvs     map[string]*KV
 	blobs   map[string]*Blobs
 	logs    map[string]*Log
+	events  map[string]*Events
 
 	marking  sync.Mutex // before mu; held while marks are saved
 	markedAt time.Time
@@ -100,6 +101,7 @@ type Bus struct {
 	mu       sync.Mutex
 	streams  map[string]marked
 	corrupt  error // the first corruption that a read met
+	damages  int64 // corruptions met since the start
 	warnings []string
 }
 
@@ -122,7 +124,7 @@ func Start(ctx context.Context, cfg Config) (*Bus, error) {
 	}
 	b := &Bus{
 		cfg: cfg, log: cfg.Logger, seal: sealer{digest},
-		kvs: map[string]*KV{}, blobs: map[string]*Blobs{}, logs: map[string]*Log{},
+		kvs: map[string]*KV{}, blobs: map[string]*Blobs{}, logs: map[string]*Log{}, events: map[string]*Events{},
 		streams: map[string]marked{}, markedAt: cfg.Clock(),
 	}
 	if err := b.loadMarks(); err != nil {
@@ -210,6 +212,11 @@ func (b *Bus) Close(ctx context.Context) error {
 
 func (b *Bus) stop() {
 	b.close.Do(func() {
+		b.opening.Lock()
+		for _, e := range b.events {
+			e.stop()
+		}
+		b.opening.Unlock()
 		if b.conn != nil {
 			b.marking.Lock()
 			if err := b.saveMarks(context.Background()); err != nil {
@@ -252,6 +259,14 @@ func (b *Bus) Warnings() []string {
 	return append([]string(nil), b.warnings...)
 }
 
+// Damages counts the corruptions that reads have met since the start. One that is
+// met twice counts twice.
+func (b *Bus) Damages() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.damages
+}
+
 func (b *Bus) warn(text string) {
 	b.log.Error("stored data is damaged", "what", text)
 	b.mu.Lock()
@@ -266,8 +281,8 @@ func (b *Bus) warn(text string) {
 func (b *Bus) corruption(where string) error {
 	err := fmt.Errorf("reading %s: %w", where, ErrCorrupt)
 	b.mu.Lock()
-	first := b.corrupt == nil
-	if first {
+	b.damages++
+	if b.corrupt == nil {
 		b.corrupt = err
 	}
 	b.mu.Unlock()
@@ -345,7 +360,7 @@ func (b *Bus) stream(ctx context.Context, cfg jetstream.StreamConfig, keys strin
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.streams[cfg.Name] = marked{st, keys}
+	b.streams[cfg.Name] = marked{stream: st, filter: keys}
 	return st, nil
 }
 

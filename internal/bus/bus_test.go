@@ -22,6 +22,10 @@ func TestMain(m *testing.M) {
 		putUntilKilled(dir)
 		return
 	}
+	if dir := os.Getenv("CASEMATE_BUS_TEST_PUBLISH"); dir != "" {
+		publishUntilKilled(dir)
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -1,10 +1,10 @@
-// Package bus keeps the node's state: metadata (KV), artifacts (Blobs) and
-// append-only records (Log), all on a NATS JetStream server that runs inside the
+// Package bus keeps the node's state: metadata (KV), artifacts (Blobs),
+// append-only records (Log) and events with their consumers (Events), all on a NATS JetStream server that runs inside the
 // process and listens on no socket.
 //
 // It is the only package that imports NATS. Mechanisms do not import it: they
 // declare the few methods they need over the types of the leaf state, and the
-// composition root hands them a *KV, *Blobs or *Log. All of these, and Bus
+// composition root hands them a *KV, *Blobs, *Log or *Events. All of these, and Bus
 // itself, are safe for concurrent use.
 //
 // What it promises:
@@ -29,6 +29,16 @@
 //     written after the last note before a kill, and a bit changed in the sequence
 //     number within a message's header, on which the server fills the memory
 //     while it starts.
+//   - Events are stored in batches that callers share, all entries of a call or
+//     none, and come to each consumer of their channel at least once: in the order
+//     of storing, but for those that come again. Each carries its own sequence and
+//     that of its predecessor in its channel, so one that is changed, moved, put
+//     back or left out by the server is reported by whoever reads past it: a
+//     reader, a consumer, Verify, or the next start. Purges are noted, so that they
+//     are told from losses. Full Events refuse; they drop only what is too old, and,
+//     where EventsConfig.Keep allows it, what every consumer has settled. Two things
+//     remain: events at the end that were written after the last note of the marks
+//     before a kill, and ones at the front that may have grown too old since.
 //   - A file system with less than Config.MinFree left takes no more writes
 //     (state.ErrFull), because the server would otherwise run into the end of
 //     the disk and turn itself off.

@@ -28,14 +28,17 @@ const markEvery = time.Second
 
 // mark is a lower bound on what a stream holds.
 type mark struct {
-	Last     uint64 `json:"last"`     // sequence
-	Subjects uint64 `json:"subjects"` // of a keyed stream
+	Last     uint64 `json:"last"`              // sequence
+	Subjects uint64 `json:"subjects"`          // of a keyed stream
+	Ages     []age  `json:"ages,omitempty"`    // of Events: when some of its messages were written, oldest first
+	Trimmed  uint64 `json:"trimmed,omitempty"` // of Events: up to here they were dropped to make room
 }
 
 // marked is an open stream.
 type marked struct {
 	stream jetstream.Stream
 	filter string // of the subjects that are keys; "" for a log
+	events *Events
 }
 
 // loadMarks reads the marks of the last run. Without a file there are none: this
@@ -113,6 +116,10 @@ func (b *Bus) saveMarks(ctx context.Context) error {
 			return err
 		}
 		marks[name] = mark{Last: info.State.LastSeq}
+		if m.events != nil {
+			ages, trimmed := m.events.ages.list()
+			marks[name] = mark{Last: info.State.LastSeq, Ages: ages, Trimmed: trimmed}
+		}
 		if m.filter != "" {
 			n, err := countSubjects(ctx, m.stream, m.filter)
 			if err != nil {

@@ -25,7 +25,7 @@ func (a *app) describeCommand() *cobra.Command {
 		Short: "Show all about one function",
 		Long: text(`
 			Describe shows a function's aliases with their weights and history, the limits
-			it runs under, its routes, and what recent receipts say of it.
+			it runs under, its routes and triggers, and what recent receipts say of it.
 
 			JSON: one api.Function.
 		`),
@@ -51,7 +51,7 @@ func (a *app) describe(ctx context.Context, args []string) error {
 	if a.p.JSON() {
 		return a.p.Value(f)
 	}
-	for _, part := range []func(*api.Function) error{a.describeVersion, a.describeRoutes, a.describeAliases, a.describeStats} {
+	for _, part := range []func(*api.Function) error{a.describeVersion, a.describeRoutes, a.describeTriggers, a.describeAliases, a.describeStats} {
 		if err := part(f); err != nil {
 			return err
 		}
@@ -120,6 +120,16 @@ func (a *app) describeRoutes(f *api.Function) error {
 		t.Row(h.Method, h.Path, access, output.Bytes(h.BodyLimit), url)
 	}
 	return a.p.Indented(t)
+}
+
+func (a *app) describeTriggers(f *api.Function) error {
+	if len(f.Triggers) == 0 {
+		return nil
+	}
+	if err := a.section("triggers"); err != nil {
+		return err
+	}
+	return a.p.Indented(a.triggerTable(f.Triggers, false))
 }
 
 func (a *app) describeAliases(f *api.Function) error {

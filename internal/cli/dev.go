@@ -73,7 +73,7 @@ type devSession struct {
 }
 
 func (a *app) dev(ctx context.Context, args []string, gateway, control string) error {
-	if err := checkAddresses(gateway, control); err != nil {
+	if err := checkAddresses(UpOptions{Gateway: gateway, Control: control}); err != nil {
 		return err
 	}
 	pr, err := a.loadProject(args)
@@ -124,7 +124,7 @@ func (s *devSession) findOrStart(ctx context.Context, gateway, control string) (
 	if err := keepOut(filepath.Join(s.pr.dir, ".casemate")); err != nil {
 		return nil, err
 	}
-	o := UpOptions{DataDir: dir, Drain: devDrain, AdminKey: keyFor(old, dir)}
+	o := UpOptions{DataDir: dir, Objects: "127.0.0.1:0", Drain: devDrain, AdminKey: keyFor(old, dir)}
 	o.Gateway = cmp.Or(gateway, lastAddr(ctx, old, dir, old.GatewayURL))
 	o.Control = cmp.Or(control, lastAddr(ctx, old, dir, old.ControlURL))
 	if old.Name != "" && old.DataDir == "" {
@@ -285,6 +285,11 @@ func (s *devSession) changed(ctx context.Context, c change) error {
 	all := false
 	for _, p := range c.paths {
 		all = all || filepath.Clean(p) == filepath.Clean(s.path)
+		for _, f := range pr.Functions {
+			for _, name := range f.Schemas {
+				all = all || filepath.Clean(p) == filepath.Join(pr.dir, filepath.FromSlash(name))
+			}
+		}
 	}
 	if all {
 		fresh, err := s.a.loadProject([]string{s.path})

@@ -39,10 +39,13 @@ type Env struct {
 
 // UpOptions is what `up` asks of a node.
 type UpOptions struct {
-	DataDir    string   // absolute; made with mode 0700 when missing
-	KeyFile    string   // root key; "": root.key in DataDir, made on the first boot
-	Gateway    string   // host:port; port 0 picks a free one
-	Control    string   // likewise
+	DataDir string // absolute; made with mode 0700 when missing
+	KeyFile string // root key; "": root.key in DataDir, made on the first boot
+	Gateway string // host:port; port 0 picks a free one
+	Control string // likewise
+	Objects string // likewise, of the object store; "": the node has none
+	// Folders are those that triggers may watch, by name.
+	Folders    map[string]Folder
 	Hosts      []string // further names and addresses for the certificate
 	AllowTLS12 bool
 	// Unsandboxed lets native functions run as plain processes where the machine
@@ -59,11 +62,18 @@ type UpOptions struct {
 	Ready func(ReadyInfo) error
 }
 
+// Folder is a folder that triggers may watch.
+type Folder struct {
+	Path       string   // absolute and clean
+	Namespaces []string // whose triggers; "*" for all
+}
+
 // ReadyInfo is what a node says of itself when it begins to serve.
 type ReadyInfo struct {
 	Node       string // id
 	GatewayURL string
 	ControlURL string
+	ObjectsURL string // "": it has no object store
 	CA         []byte // PEM
 	AdminKey   string // secret; set when the node made a new one
 	FirstBoot  bool

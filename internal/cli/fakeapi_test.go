@@ -32,6 +32,9 @@ func (n *fakeNode) describe(r *http.Request) (any, error) {
 		return nil, err
 	}
 	out := f.Function
+	if n.failing {
+		out.Triggers = []api.TriggerStatus{n.trigger(f.Name)}
+	}
 	out.Stats = &api.Stats{Since: noon.Add(-time.Hour)}
 	for _, rc := range n.receipts {
 		out.Stats.Count++

@@ -42,6 +42,15 @@ type fakeNode struct {
 	stale     bool          // the next apply finds that somebody else was faster
 	arrived   chan struct{} // closed and replaced when a log record arrives
 	invoked   []api.Invocation
+
+	paused      map[string]bool // triggers, as function/trigger
+	events      []api.EventRecord
+	dead        []api.DeadLetter
+	replays     []api.ReplayJob
+	connections []api.Connection
+	failing     bool          // the source of every trigger
+	last        any           // what was asked for last of events
+	clock       time.Duration // the node's is ahead by
 }
 
 type fakeFunction struct {
@@ -54,6 +63,7 @@ func newFakeNode(t testing.TB) *fakeNode {
 		now: noon.Add(-time.Hour), artifacts: map[string][]byte{}, functions: map[string]*fakeFunction{},
 		receipts: map[string]api.Receipt{}, arrived: make(chan struct{}),
 	}
+	n.dead = deadLetters()
 	n.keys = []api.Key{{ID: "fakenodekey0001", Name: "admin", Scopes: []string{"admin"}, Created: n.now, Creator: "node"}}
 	n.server = httptest.NewUnstartedServer(n.routes())
 	n.server.EnableHTTP2 = true
@@ -95,6 +105,11 @@ func (n *fakeNode) routes() http.Handler {
 	} {
 		mux.HandleFunc(pattern, n.answer(h))
 	}
+	for pattern, h := range n.eventRoutes() {
+		mux.HandleFunc(pattern, n.answer(h))
+	}
+	mux.HandleFunc("GET /v1/namespaces/{ns}/event-stream", n.streamEvents)
+	mux.HandleFunc("GET /v1/doctor", n.doctor)
 	mux.HandleFunc("GET /v1/namespaces/{ns}/logs", n.streamLogs)
 	return mux
 }
@@ -163,10 +178,15 @@ func (n *fakeNode) status(*http.Request) (any, error) {
 		Listeners: []api.Listener{
 			{Name: "gateway", Address: "127.0.0.1:8443", TLS: "1.3", URL: n.gateway()},
 			{Name: "control", Address: "127.0.0.1:8444", TLS: "1.3", URL: "https://127.0.0.1:8444"},
+			{Name: "objects", Address: "127.0.0.1:8445", TLS: "1.3", URL: "https://127.0.0.1:8445"},
 		},
+		Objects:    &api.ObjectStore{URL: "https://127.0.0.1:8445", Buckets: 2, Objects: 7, Bytes: 3 << 20},
 		Components: map[string]string{"bus": "2.15.2", "engine": "1.12.0"},
 		Sandbox:    api.SandboxStatus{Processes: 2, Warm: 1, Enforced: []string{"own process"}, Unenforced: []string{"seccomp"}},
 		Functions:  len(n.functions), Invocations: 42, InFlight: 1, RSSBytes: 60 << 20,
+	}
+	if n.failing {
+		s.Events = &api.EventCounts{Triggers: 3, Paused: 1, SourcesFailing: 1, Waiting: 7, UnderWay: 2, Retrying: 4, Done: 90, Dead: 5}
 	}
 	if n.unhealthy {
 		s.State, s.Warnings = "draining", []string{"the disk is nearly full"}

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,12 +20,15 @@ func (a *app) keyCommand() *cobra.Command {
 		Short: "Make, list and revoke API keys",
 		Long: text(`
 			An API key opens a node to whoever holds it, as far as its scopes go. A scope
-			is admin, or one of invoke, read and deploy, a colon, a namespace and a
-			function, where * stands for all: invoke:shop/*.
+			is an action, a colon, a namespace, a slash and a name, where * stands for all:
+			invoke:shop/*. On functions the actions are invoke, read and deploy, on topics
+			publish, on connections connect, and on buckets fetch, which reads, and store,
+			which also writes, deletes and makes them. admin stands alone and allows all.
 		`),
 		Example: examples(`
 			casemate key create checkout --scope 'invoke:shop/*' --expires 90d
 			casemate key create lambda --aws --scope 'invoke:default/orders'
+			casemate key create photos --aws --scope 'store:default/photos'
 			casemate key list
 			casemate key revoke k7f3q2m9x4b1c8d5
 		`),
@@ -73,8 +77,11 @@ func (a *app) keyCreateCommand() *cobra.Command {
 			into a password store.
 
 			With --aws it makes an access key, with which clients of AWS call functions
-			by the Lambda API of the gateway. What goes to standard output then is the
-			environment for them, ready for a shell. It takes invoke and read scopes.
+			by the Lambda API of the gateway and use the object store, which speaks S3. What
+			goes to standard output then is the environment for them, ready for a shell. It
+			takes invoke and read scopes for functions, and fetch and store for buckets. To
+			clients, the bucket photos of the namespace default is photos, and that of the
+			namespace shop is shop.photos.
 
 			JSON: one api.CreatedKey.
 		`),
@@ -90,7 +97,7 @@ func (a *app) keyCreateCommand() *cobra.Command {
 	}
 	cmd.Flags().StringArrayVarP(&scopes, "scope", "s", nil, "What the key allows, as in invoke:shop/*; repeatable")
 	cmd.Flags().StringVar(&expires, "expires", "", "How long it is valid, as in 12h or 90d (default: for ever)")
-	cmd.Flags().BoolVar(&aws, "aws", false, "Make an access key for clients of AWS Lambda")
+	cmd.Flags().BoolVar(&aws, "aws", false, "Make an access key for clients of AWS Lambda and S3")
 	return cmd
 }
 
@@ -133,18 +140,37 @@ func (a *app) keyCreate(ctx context.Context, name string, scopes []string, expir
 	a.p.Notef("%s %s allows %s and %s.\n%s\n", c.Good("✓ key"), c.Bold(k.ID), c.Plain(strings.Join(k.Scopes, ", ")), until,
 		c.Dim(remark))
 	if k.Kind == api.KeyAWS {
-		return a.awsEnvironment(k, node)
+		return a.awsEnvironment(k, node, a.objectsURL(ctx, client, scopes))
 	}
 	return a.p.Printf("%s\n", k.Secret)
 }
 
 // awsRegion is what clients of AWS are told, since they insist on a region: one
-// that all of them know. The node takes any.
-const awsRegion = "us-east-1"
+// that all of them know, and not one of the oldest, for which they sign URLs with
+// Version 2. The node takes any.
+const awsRegion = "eu-central-1"
+
+// objectsURL asks the node where its object store is, if the scopes are for buckets. By
+// then the key is made and must be shown, so that no answer is no failure.
+func (a *app) objectsURL(ctx context.Context, client *api.Client, scopes []string) string {
+	if !slices.ContainsFunc(scopes, func(s string) bool { return strings.HasPrefix(s, "fetch:") || strings.HasPrefix(s, "store:") }) {
+		return ""
+	}
+	s, err := client.Status(ctx)
+	switch {
+	case err != nil:
+		a.p.Notef("%s\n", a.p.Err().Warn("The node did not say where its object store is; `casemate status` may."))
+	case s.Objects == nil:
+		a.p.Notef("%s\n", a.p.Err().Warn("The node has no object store: it was started with --objects off."))
+	default:
+		return s.Objects.URL
+	}
+	return ""
+}
 
 // awsEnvironment prints what makes clients of AWS use the key on this node: the
 // secret nowhere but on standard output.
-func (a *app) awsEnvironment(k *api.CreatedKey, node contexts.Context) error {
+func (a *app) awsEnvironment(k *api.CreatedKey, node contexts.Context, objects string) error {
 	ca := ""
 	if node.CA != "" {
 		var err error
@@ -160,6 +186,7 @@ func (a *app) awsEnvironment(k *api.CreatedKey, node contexts.Context) error {
 		{"AWS_REGION", awsRegion, ""},
 		{"AWS_DEFAULT_REGION", awsRegion, ""}, // the AWS CLI and boto3 read this one
 		{"AWS_ENDPOINT_URL_LAMBDA", node.GatewayURL, "--endpoint-url"},
+		{"AWS_ENDPOINT_URL_S3", objects, ""},
 		{"AWS_CA_BUNDLE", ca, "--ca-bundle"},
 	} {
 		switch {
@@ -173,8 +200,12 @@ func (a *app) awsEnvironment(k *api.CreatedKey, node contexts.Context) error {
 		}
 	}
 	c := a.p.Err()
-	a.p.Notef("%s\n  aws configure set aws_access_key_id %s\n  aws configure set aws_secret_access_key …\n  aws configure set region %s\n  aws lambda invoke%s --function-name NAME --payload fileb://event.json out.json\n",
-		c.Dim("The environment of a shell, or, kept by the AWS CLI:"), k.AccessKeyID, awsRegion, options)
+	use := "aws lambda invoke" + options + " --function-name NAME --payload fileb://event.json out.json"
+	if objects != "" {
+		use = "aws s3" + strings.Replace(options, shellQuote(node.GatewayURL), shellQuote(objects), 1) + " cp FILE s3://BUCKET/KEY"
+	}
+	a.p.Notef("%s\n  aws configure set aws_access_key_id %s\n  aws configure set aws_secret_access_key …\n  aws configure set region %s\n  %s\n",
+		c.Dim("The environment of a shell, or, kept by the AWS CLI:"), k.AccessKeyID, awsRegion, use)
 	return a.p.Printf("%s", set)
 }
 

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -49,7 +50,8 @@ func on(ts *testscript.TestScript) *stage { return ts.Value(stageKey{}).(*stage)
 //	exits N ARGS        run the command; it must exit N
 //	input FILE|-text    what the next command reads
 //	terminal on|off     whether the streams claim to be terminals
-//	node ok|CODE|down|unhealthy|stale
+//	node ok|CODE|down|unhealthy|stale|failing|ahead
+//	asked REGEXP        what the node was asked for last, of events, as JSON
 //	install PROGRAM...  what trust finds on the machine; root on|off; system NAME
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -103,6 +105,16 @@ func TestScripts(t *testing.T) {
 			"root":     func(ts *testscript.TestScript, _ bool, args []string) { on(ts).root = args[0] == "on" },
 			"system":   func(ts *testscript.TestScript, _ bool, args []string) { on(ts).system = args[0] },
 			"node":     func(ts *testscript.TestScript, _ bool, args []string) { on(ts).node.become(args[0]) },
+			"asked": func(ts *testscript.TestScript, neg bool, args []string) {
+				n := on(ts).node
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				b, err := json.Marshal(n.last)
+				ts.Check(err)
+				if regexp.MustCompile(args[0]).Match(b) == neg {
+					ts.Fatalf("asked for: %s", b)
+				}
+			},
 			"install": func(ts *testscript.TestScript, _ bool, args []string) {
 				for _, p := range args {
 					on(ts).programs.installed[p] = true
@@ -139,13 +151,17 @@ func (n *fakeNode) become(what string) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.fail, n.unhealthy, n.stale = "", false, false
+	n.fail, n.unhealthy, n.stale, n.failing, n.clock = "", false, false, false, 0
 	switch what {
 	case "ok":
 	case "unhealthy":
 		n.unhealthy = true
 	case "stale":
 		n.stale = true
+	case "failing":
+		n.failing = true
+	case "ahead":
+		n.clock = time.Minute
 	default:
 		n.fail = problem.Code(what)
 	}
@@ -226,7 +242,10 @@ func (s *stage) up(ctx context.Context, o cli.UpOptions) error {
 	if o.AdminKey != adminKey {
 		info.AdminKey = adminKey
 	}
-	slog.New(o.LogHandler).Info("asked for", "gateway", o.Gateway, "control", o.Control, "hosts", o.Hosts, "drain", o.Drain, "tls12", o.AllowTLS12, "new", info.AdminKey != "")
+	if o.Objects != "" {
+		info.ObjectsURL = "https://" + o.Objects
+	}
+	slog.New(o.LogHandler).Info("asked for", "gateway", o.Gateway, "control", o.Control, "objects", o.Objects, "folders", fmt.Sprint(o.Folders), "hosts", o.Hosts, "drain", o.Drain, "tls12", o.AllowTLS12, "new", info.AdminKey != "")
 	slog.New(o.LogHandler).Debug("and more")
 	return o.Ready(info)
 }

@@ -73,9 +73,16 @@ func (a *app) showStatus(node contexts.Context, s *api.Status) error {
 	row("up", "%s, since %s", output.Span(time.Duration(s.UptimeMS)*time.Millisecond), s.Started.UTC().Format(time.RFC3339))
 	row("functions", "%d", s.Functions)
 	row("invocations", "%d, %d in flight", s.Invocations, s.InFlight)
+	if e := s.Events; e != nil {
+		row("triggers", "%d, %d paused, %d with a failing source", e.Triggers, e.Paused, e.SourcesFailing)
+		row("events", "%d wait, %d under way, %d to be retried; %d done and %d given up since the start", e.Waiting, e.UnderWay, e.Retrying, e.Done, e.Dead)
+	}
 	row("memory", "%s", output.Bytes(s.RSSBytes))
 	for _, l := range s.Listeners {
 		t.Row(output.Cell{Text: l.Name, Style: c.Dim}, output.Cell{Text: l.URL + "  (" + l.Address + ", TLS " + l.TLS + ")", Style: c.Accent})
+	}
+	if o := s.Objects; o != nil {
+		row("stored", "%s in %d objects and %d buckets", output.Bytes(o.Bytes), o.Objects, o.Buckets)
 	}
 	row("sandboxes", "%d, %d warm", s.Sandbox.Processes, s.Sandbox.Warm)
 	for i, line := range wrap(s.Sandbox.Enforced, a.p.Width()-statusIndent) {

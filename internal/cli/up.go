@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,12 +24,14 @@ import (
 const (
 	defaultGateway = "127.0.0.1:8443"
 	defaultControl = "127.0.0.1:8444"
+	defaultObjects = "127.0.0.1:8445"
 	defaultDrain   = 20 * time.Second
 )
 
 func (a *app) upCommand() *cobra.Command {
 	var o UpOptions
 	var level, format string
+	var watched []string
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start a node on this machine",
@@ -40,7 +43,13 @@ func (a *app) upCommand() *cobra.Command {
 			(default local). Later starts reuse it all.
 
 			The gateway, for callers, listens on 127.0.0.1:8443, the control listener, for
-			operators, on 127.0.0.1:8444, both with TLS 1.3. Nothing else listens.
+			operators, on 127.0.0.1:8444, and the object store, which speaks S3, on
+			127.0.0.1:8445, all with TLS 1.3. Nothing else listens. With --objects off there
+			is no object store; what it holds stays in the data directory.
+
+			Triggers may watch no folder of this machine but those given by --watch, and by
+			the name given there. A folder is for triggers of the namespace default, unless a
+			colon and other namespaces follow, separated by commas; * stands for all.
 
 			If your configuration holds no valid key for the data directory, the node makes a
 			new one: whoever can open the directory may have it.
@@ -51,12 +60,13 @@ func (a *app) upCommand() *cobra.Command {
 			receipt say so.
 
 			JSON: one object when the node is ready, {"context", "gatewayUrl", "controlUrl",
-			"dataDir", "firstBoot"}.
+			"objectsUrl", "dataDir", "firstBoot"}.
 		`),
 		Example: examples(`
 			casemate up
 			casemate up --data-dir /srv/casemate --gateway 0.0.0.0:443 --host casemate.example.com
-			casemate up --gateway 127.0.0.1:0 --control 127.0.0.1:0 --context test
+			casemate up --watch invoices=/srv/invoices:shop,billing
+			casemate up --gateway 127.0.0.1:0 --control 127.0.0.1:0 --objects off --context test
 		`),
 		Args: cobra.ArbitraryArgs,
 		RunE: a.run(arguments{}, func(ctx context.Context, _ []string) error {
@@ -66,6 +76,15 @@ func (a *app) upCommand() *cobra.Command {
 			}
 			defer flush()
 			o.LogHandler = handler
+			switch o.Objects {
+			case objectsOff:
+				o.Objects = ""
+			case "":
+				return usagef("--objects is empty").hint("write host:port, or off for a node without an object store")
+			}
+			if o.Folders, err = a.folders(watched); err != nil {
+				return err
+			}
 			return a.up(ctx, o)
 		}),
 	}
@@ -73,6 +92,8 @@ func (a *app) upCommand() *cobra.Command {
 	fl.StringVar(&o.DataDir, "data-dir", "", "Data directory (default ~/.local/share/casemate)")
 	fl.StringVar(&o.Gateway, "gateway", defaultGateway, "Where callers connect")
 	fl.StringVar(&o.Control, "control", defaultControl, "Where operators connect")
+	fl.StringVar(&o.Objects, "objects", defaultObjects, "Where clients of the object store connect, or off")
+	fl.StringArrayVar(&watched, "watch", nil, "Folder that triggers may watch, as NAME=FOLDER or NAME=FOLDER:NAMESPACE,…; repeatable")
 	fl.StringVar(&o.KeyFile, "key-file", "", "Root key (default root.key in the data directory)")
 	fl.BoolVar(&o.AllowTLS12, "allow-tls12", false, "Accept TLS 1.2 besides 1.3")
 	fl.BoolVar(&o.Unsandboxed, "unsandboxed", false, "INSECURE: run native functions without a sandbox where the machine has none to offer")
@@ -90,7 +111,7 @@ func (a *app) up(ctx context.Context, o UpOptions) error {
 	if o.Drain < 0 {
 		return usagef("--drain must not be negative")
 	}
-	err := checkAddresses(o.Gateway, o.Control)
+	err := checkAddresses(o)
 	if err != nil {
 		return err
 	}
@@ -113,9 +134,9 @@ func (a *app) up(ctx context.Context, o UpOptions) error {
 }
 
 // checkAddresses refuses what cannot be listened on, as far as that can be seen
-// without trying; "" stands for a default.
-func checkAddresses(gateway, control string) error {
-	for _, given := range [...]struct{ flag, addr string }{{"--gateway", gateway}, {"--control", control}} {
+// without trying; "" stands for a default, or for none.
+func checkAddresses(o UpOptions) error {
+	for _, given := range [...]struct{ flag, addr string }{{"--gateway", o.Gateway}, {"--control", o.Control}, {"--objects", o.Objects}} {
 		if given.addr == "" {
 			continue
 		}
@@ -124,6 +145,50 @@ func checkAddresses(gateway, control string) error {
 		}
 	}
 	return nil
+}
+
+// objectsOff says that the node is to have no object store.
+const objectsOff = "off"
+
+// plainName reports whether s is in the form of the names of namespaces.
+func plainName(s string) bool {
+	return s != "" && len(s) <= 63 && s[0] >= 'a' && s[0] <= 'z' && s[len(s)-1] != '-' &&
+		strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+}
+
+// folders reads what --watch says: NAME=FOLDER[:NAMESPACE,…].
+func (a *app) folders(given []string) (map[string]Folder, error) {
+	all := map[string]Folder{}
+	for _, text := range given {
+		wrong := func(format string, args ...any) (map[string]Folder, error) {
+			return nil, usagef("--watch %.200q: %s", text, fmt.Sprintf(format, args...)).hint("write it as invoices=/srv/invoices, or invoices=/srv/invoices:shop,billing")
+		}
+		name, path, ok := strings.Cut(text, "=")
+		if !ok || !plainName(name) {
+			return wrong("it begins with no name of lower-case letters, digits and hyphens, a letter first")
+		}
+		if _, twice := all[name]; twice {
+			return wrong("the name is there twice")
+		}
+		spaces := []string{"default"}
+		if i := strings.LastIndexByte(path, ':'); i >= 0 && !strings.Contains(path[i:], "/") {
+			path, spaces = path[:i], strings.Split(path[i+1:], ",")
+		}
+		for _, ns := range spaces {
+			if ns != "*" && !plainName(ns) {
+				return wrong("%.80q cannot name a namespace", ns)
+			}
+		}
+		if path == "" {
+			return wrong("it names no folder")
+		}
+		path = a.abs(path)
+		if info, err := os.Stat(path); err != nil || !info.IsDir() || path == "/" {
+			return wrong("%s is no folder that could be watched", path)
+		}
+		all[name] = Folder{path, spaces}
+	}
+	return all, nil
 }
 
 // serve runs the node. An end that was asked for is no failure.
@@ -245,9 +310,10 @@ func (a *app) showReady(node contexts.Context, info ReadyInfo) error {
 			Context    string `json:"context"`
 			GatewayURL string `json:"gatewayUrl"`
 			ControlURL string `json:"controlUrl"`
+			ObjectsURL string `json:"objectsUrl,omitempty"`
 			DataDir    string `json:"dataDir"`
 			FirstBoot  bool   `json:"firstBoot"`
-		}{node.Name, info.GatewayURL, info.ControlURL, node.DataDir, info.FirstBoot})
+		}{node.Name, info.GatewayURL, info.ControlURL, info.ObjectsURL, node.DataDir, info.FirstBoot})
 	}
 	c := a.p.Out()
 	path, err := contexts.Path(a.env.Getenv)
@@ -261,8 +327,12 @@ func (a *app) showReady(node contexts.Context, info ReadyInfo) error {
 	if info.AdminKey != "" {
 		note = "  " + c.Dim("(key kept in "+path+")")
 	}
-	err = a.p.Printf("\n  %s %s is up%s\n\n  gateway  %s\n  control  %s\n  data     %s\n  context  %s%s\n\n",
-		c.Good("●"), c.Bold("casemate"), took, c.Accent(info.GatewayURL), c.Accent(info.ControlURL), c.Plain(node.DataDir), c.Plain(node.Name), note)
+	store := "" // what is not there is not spoken of
+	if info.ObjectsURL != "" {
+		store = "  objects  " + c.Accent(info.ObjectsURL) + "\n"
+	}
+	err = a.p.Printf("\n  %s %s is up%s\n\n  gateway  %s\n  control  %s\n%s  data     %s\n  context  %s%s\n\n",
+		c.Good("●"), c.Bold("casemate"), took, c.Accent(info.GatewayURL), c.Accent(info.ControlURL), store, c.Plain(node.DataDir), c.Plain(node.Name), note)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -77,7 +78,8 @@ type Recorder interface {
 	Stream(ctx context.Context, q audit.Query, fn func(audit.Record) bool) error
 }
 
-// Config is what a Handler is made of. Every field is needed.
+// Config is what a Handler is made of. Every field is needed but CheckTriggers and
+// Events: without them a node has no triggers, and says so.
 type Config struct {
 	Registry Registry
 	Invoker  Invoker
@@ -91,9 +93,12 @@ type Config struct {
 	// Reserve reports, as a *problem.Error, whether the places that these versions
 	// reserve can be had together, beside what the other functions hold.
 	Reserve func([]*function.Version) error
-	Clock   func() time.Time
-	Logger  *slog.Logger
-	NewID   func() string // of requests and events
+	// CheckTriggers is asked before triggers are put in force.
+	CheckTriggers CheckTriggers
+	Events        *EventsConfig
+	Clock         func() time.Time
+	Logger        *slog.Logger
+	NewID         func() string // of requests and events
 }
 
 // Limits of this door. Sizes are bytes.
@@ -128,6 +133,9 @@ type Handler struct {
 	api  huma.API
 	end  context.Context // of the log streams
 	stop context.CancelCauseFunc
+
+	tallies   tallies
+	examining sync.Mutex // held while the node is examined
 }
 
 // New checks that the configuration is complete.
@@ -160,6 +168,11 @@ func New(cfg Config) (*Handler, error) {
 	if missing != "" {
 		return nil, fmt.Errorf("making the control door: Config.%s is not set", missing)
 	}
+	if cfg.Events != nil {
+		if err := cfg.Events.check(); err != nil {
+			return nil, err
+		}
+	}
 	return build(cfg), nil
 }
 
@@ -174,6 +187,14 @@ func build(cfg Config) *Handler {
 	h.registerInvocations()
 	h.registerRecords()
 	h.registerKeys()
+	h.registerTriggers()
+	h.registerEvents()
+	h.registerStory()
+	h.registerTail()
+	h.registerReplays()
+	h.registerDeadLetters()
+	h.registerConnections()
+	h.registerDoctor()
 	finishDocument(h.api)
 	return h
 }

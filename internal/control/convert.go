@@ -45,6 +45,7 @@ func configIn(c api.FunctionConfig) function.Config {
 		}
 		out.HTTP = append(out.HTTP, trigger)
 	}
+	out.Triggers = triggersIn(c.Triggers)
 	return out
 }
 
@@ -69,6 +70,7 @@ func configOut(c *function.Config) api.FunctionConfig {
 		}
 		out.HTTP = append(out.HTTP, trigger)
 	}
+	out.Triggers = triggersOut(c.Triggers)
 	return out
 }
 
@@ -153,7 +155,9 @@ func functionOut(f *registry.Function, history bool, urls []string) api.Function
 func receiptOut(r *audit.Receipt) api.Receipt {
 	return api.Receipt{
 		ID: r.ID, RequestID: r.RequestID, Namespace: r.Namespace, Function: r.Function, Version: r.Version, Artifact: r.Artifact,
-		Alias: r.Alias, Trigger: r.Trigger, Route: r.Route, Principal: r.Principal, Sandbox: r.Sandbox, Isolation: r.Isolation,
+		Alias: r.Alias, Trigger: r.Trigger, Route: r.Route, Principal: r.Principal,
+		Event: r.Event, Events: r.Events, Source: r.Source, Attempt: r.Attempt, Replay: r.Replay, Chain: r.Chain, Depth: r.Depth,
+		Sandbox: r.Sandbox, Isolation: r.Isolation,
 		Cold: r.Cold, Start: r.Start.UTC(), WallMillis: millis(r.Wall), CPUMillis: millis(r.CPU), Fuel: r.Fuel, Calls: r.Calls, MemoryPeak: r.Memory,
 		BytesIn: r.BytesIn, BytesOut: r.BytesOut, LogBytes: r.LogBytes, Status: r.Status, Outcome: r.Outcome,
 	}

@@ -48,9 +48,12 @@ func (h *Handler) registerDeployments() {
 		OperationID: "plan", Method: http.MethodPost, Path: "/v1/namespaces/{ns}/plan", Tags: []string{"deployments"},
 		Summary: "What a deployment would change", MaxBodyBytes: maxDeployBody,
 	}, func(who identity.Principal, in *planInput) error { return mayDeploy(who, in.NS, in.Body.Functions) },
-		func(ctx context.Context, _ *exchange, in *planInput) (*body[api.Plan], error) {
+		func(ctx context.Context, x *exchange, in *planInput) (*body[api.Plan], error) {
 			specs, err := specsOf(in.Body.Functions)
 			if err != nil {
+				return nil, err
+			}
+			if err := h.checkSpecs(ctx, x, in.NS, specs); err != nil {
 				return nil, err
 			}
 			p, err := h.cfg.Registry.Plan(ctx, in.NS, in.Body.Alias, specs)
@@ -104,6 +107,10 @@ func (h *Handler) apply(ctx context.Context, x *exchange, in *applyInput) (done 
 	}
 	specs, err := specsOf(in.Body.Functions)
 	if err != nil {
+		return nil, err
+	}
+	// All of them, whatever the plan says of them: it comes from the caller.
+	if err := h.checkSpecs(ctx, x, in.NS, specs); err != nil {
 		return nil, err
 	}
 	plan, err := planIn(in.Body.Plan)

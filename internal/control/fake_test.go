@@ -296,6 +296,7 @@ type rig struct {
 	log      *buffer
 	prepared []function.Version
 	prepErr  error
+	events   *fakeEvents
 }
 
 func scopes(t *testing.T, texts ...string) (out []identity.Scope) {
@@ -322,12 +323,16 @@ func newRig(t *testing.T) *rig {
 			"wrong-fn-key":  {Kind: "key", ID: "wrongfn", Scopes: scopes(t, "invoke:default/else", "read:default/else", "deploy:default/else")},
 			"read-one-key":  {Kind: "key", ID: "one", Scopes: scopes(t, "read:default/hello")},
 			"deploy-fn-key": {Kind: "key", ID: "dep", Scopes: scopes(t, "deploy:default/hello")},
+			"work-fn-key":   {Kind: "key", ID: "work", Scopes: scopes(t, "read:default/hello", "deploy:default/hello", "publish:default/orders")},
+			"reader-key":    {Kind: "key", ID: "reader", Scopes: scopes(t, "read:default/*")},
+			"connector-key": {Kind: "key", ID: "conn", Scopes: scopes(t, "deploy:default/hello", "connect:default/rabbit")},
 		}},
 		invoker:  &fakeInvoker{},
 		recorder: &fakeRecorder{receipts: map[string]audit.Receipt{}, ended: make(chan struct{}, 8)},
 		store:    &memory{entries: map[string]state.Entry{}, blobs: map[string][]byte{}},
 	}
 	clock := func() time.Time { return time.Now() }
+	r.events = newFakeEvents(r)
 	var err error
 	if r.registry, err = registry.Open(t.Context(), registry.Config{Store: r.store, Blobs: blobs{r.store}, Clock: clock}); err != nil {
 		t.Fatal(err)
@@ -353,6 +358,7 @@ func newRig(t *testing.T) *rig {
 			r.prepared = append(r.prepared, *v)
 			return r.prepErr
 		},
+		CheckTriggers: r.events.checkTriggers, Events: r.events.config(),
 		Clock: clock, Logger: slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		NewID: func() string { return fmt.Sprintf("id-%d", n.Add(1)) },
 	}); err != nil {

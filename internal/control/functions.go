@@ -96,6 +96,11 @@ func (h *Handler) registerFunctions() {
 		if out.Stats, err = h.stats(ctx, in.ref()); err != nil {
 			return nil, err
 		}
+		if on := h.cfg.Events; on != nil {
+			if out.Triggers, err = h.triggersOf(ctx, on, in.ref()); err != nil {
+				return nil, err
+			}
+		}
 		return &body[api.Function]{out}, nil
 	})
 	register(h, huma.Operation{
@@ -159,7 +164,7 @@ func (h *Handler) registerAliases() {
 	}, func(who identity.Principal, in *rollbackInput) error {
 		return may(who, identity.Deploy, in.NS, in.Name)
 	}, func(ctx context.Context, x *exchange, in *rollbackInput) (*body[api.Alias], error) {
-		a, err := h.cfg.Registry.Rollback(ctx, in.ref(), in.Body.Alias, in.Body.To, x.who.String())
+		a, err := h.rollback(ctx, x, in)
 		h.audit(x, "rollback", in.ref().String(), err, slog.String("alias", in.Body.Alias), slog.String("to", in.Body.To))
 		if err != nil {
 			return nil, err
@@ -176,6 +181,9 @@ func (h *Handler) setAlias(ctx context.Context, x *exchange, in *setAliasInput) 
 		if err != nil {
 			e := *problem.From(err)
 			return registry.Alias{}, e.At(fmt.Sprintf("targets[%d].version", i))
+		}
+		if err := h.checkTriggers(ctx, x, in.ref(), v.Config.Triggers, fmt.Sprintf("targets[%d].version.", i)); err != nil {
+			return registry.Alias{}, err
 		}
 		if err := h.cfg.Prepare(ctx, v); err != nil {
 			return registry.Alias{}, err

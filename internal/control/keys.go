@@ -84,8 +84,8 @@ func (h *Handler) createKey(ctx context.Context, x *exchange, in *api.CreateKey)
 	for i, s := range in.Scopes {
 		scope, err := identity.ParseScope(s)
 		if err != nil {
-			return fail(problem.New(problem.BadRequest, "%.100q is not a scope", s).At("scopes[" + strconv.Itoa(i) + "]").
-				Fix("Write admin, or invoke, read or deploy, then :namespace/function, as in invoke:default/*."))
+			return fail(problem.New(problem.BadRequest, "%.100q is not a scope", s).At("scopes["+strconv.Itoa(i)+"]").
+				Fix("Write %s.", identity.ScopeForms))
 		}
 		want.Scopes = append(want.Scopes, scope)
 	}

@@ -47,7 +47,9 @@ func (h *Handler) registerNode() {
 	register(h, huma.Operation{
 		OperationID: "getStatus", Method: http.MethodGet, Path: "/v1/status", Tags: []string{"node"}, Summary: "The node's own account of itself",
 	}, operator[nothing], func(ctx context.Context, _ *exchange, _ *nothing) (*body[api.Status], error) {
-		return &body[api.Status]{h.cfg.Status(ctx)}, nil
+		s := h.cfg.Status(ctx)
+		s.Events = h.counts(ctx)
+		return &body[api.Status]{s}, nil
 	})
 	register(h, huma.Operation{
 		OperationID: "getSandboxPosture", Method: http.MethodGet, Path: "/v1/posture/sandbox", Tags: []string{"node"}, Summary: "What separates guest code from the machine",

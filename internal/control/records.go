@@ -75,34 +75,40 @@ func (h *Handler) registerRecords() {
 // stream writes records until there are no more, the client is gone, or the node
 // drains. Whatever else ends it is its last line.
 func (h *Handler) stream(x *exchange, q audit.Query) {
+	h.lines(x, func(ctx context.Context, write func(any) bool) error {
+		return h.cfg.Recorder.Stream(ctx, q, func(r audit.Record) bool { return write(recordOut(&r)) })
+	})
+}
+
+// lines answers with a stream of JSON objects, one a line, as long as run writes, the
+// client is there, and the node does not drain. Whatever else ends it is its last
+// line.
+func (h *Handler) lines(x *exchange, run func(ctx context.Context, write func(any) bool) error) {
 	ctx, cancel := context.WithCancelCause(x.request.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(h.end, func() { cancel(context.Cause(h.end)) })()
 	x.Header().Set("Content-Type", api.LogMediaType)
 	x.WriteHeader(http.StatusOK)
 	out := http.NewResponseController(x)
+	alive := true
 	write := func(el any) bool {
 		line, err := json.Marshal(el)
 		if err != nil {
+			alive = false
 			return false
 		}
 		// Not every writer has deadlines; the server's own holds then.
 		_ = out.SetWriteDeadline(h.cfg.Clock().Add(streamWriteTime))
-		if _, err := x.Write(append(line, '\n')); err != nil {
-			return false
-		}
-		return out.Flush() == nil
+		_, err = x.Write(append(line, '\n'))
+		alive = err == nil && out.Flush() == nil
+		_ = out.SetWriteDeadline(time.Time{})
+		return alive
 	}
 	if out.Flush() != nil { // the client sees at once that it is connected
 		return
 	}
 	_ = out.SetWriteDeadline(time.Time{})
-	alive := true
-	err := h.cfg.Recorder.Stream(ctx, q, func(r audit.Record) bool {
-		alive = write(recordOut(&r))
-		_ = out.SetWriteDeadline(time.Time{})
-		return alive
-	})
+	err := run(ctx, write)
 	if !alive || x.request.Context().Err() != nil {
 		return
 	}

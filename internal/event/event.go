@@ -104,12 +104,12 @@ func text(name, v string) error {
 func (e *Event) Headers() map[string][]string {
 	h := map[string][]string{
 		"ce-specversion": {SpecVersion},
-		"ce-id":          {escape(e.ID)},
-		"ce-source":      {escape(e.Source)},
-		"ce-type":        {escape(e.Type)},
+		"ce-id":          {Escape(e.ID)},
+		"ce-source":      {Escape(e.Source)},
+		"ce-type":        {Escape(e.Type)},
 	}
 	if e.Subject != "" {
-		h["ce-subject"] = []string{escape(e.Subject)}
+		h["ce-subject"] = []string{Escape(e.Subject)}
 	}
 	if !e.Time.IsZero() {
 		h["ce-time"] = []string{e.Time.UTC().Format(time.RFC3339Nano)}
@@ -118,14 +118,14 @@ func (e *Event) Headers() map[string][]string {
 		h["content-type"] = []string{e.DataContentType}
 	}
 	for k, v := range e.Extensions {
-		h["ce-"+k] = []string{escape(v)}
+		h["ce-"+k] = []string{Escape(v)}
 	}
 	return h
 }
 
-// escape percent-encodes what section 3.1.3.2 of the HTTP binding names: space,
+// Escape percent-encodes what section 3.1.3.2 of the HTTP binding names: space,
 // the double quote, the percent sign and everything outside printable ASCII.
-func escape(s string) string {
+func Escape(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c > 0x20 && c < 0x7f && c != '"' && c != '%' {

@@ -203,6 +203,7 @@ type Config struct {
 	Limits      Limits            `json:"limits"`
 	Environment map[string]string `json:"environment,omitempty"`
 	HTTP        []HTTPTrigger     `json:"http,omitempty"`
+	Triggers    []Trigger         `json:"triggers,omitempty"` // by name
 }
 
 // Limits bound one version. Sizes are bytes.
@@ -245,6 +246,9 @@ type HTTPTrigger struct {
 	Public    bool   `json:"public,omitempty"`
 	BodyLimit int64  `json:"bodyLimit"`
 	CORS      *CORS  `json:"cors,omitempty"`
+	// Webhook is the trigger that the route is for: who calls is known by a signature, and
+	// what comes is an event. It is set by Config.Routes alone.
+	Webhook string `json:"-"`
 }
 
 // CORS is the cross-origin policy of a route (Fetch standard, section 3.2).

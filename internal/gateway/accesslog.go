@@ -14,6 +14,9 @@ import (
 func (g *Gateway) account(x *exchange) {
 	if x.reserved != 0 {
 		g.bodyMemory.Add(-x.reserved)
+		if x.target.kind == toHook {
+			g.hookMemory.Add(-x.reserved)
+		}
 	}
 	if x.admitted {
 		g.flight.end()
@@ -47,8 +50,9 @@ func (g *Gateway) account(x *exchange) {
 	if x.failure != nil {
 		attrs[n] = slog.String("code", string(x.failure.Code))
 		n++
-		// The private cause is for whoever runs the node, when the fault is on this side.
-		if problem.Lookup(x.failure.Code).Status >= 500 {
+		// The private cause is for whoever runs the node, when the fault is on this side, and
+		// of a webhook in any case: its sender is told next to nothing.
+		if x.target != nil && x.target.kind == toHook || problem.Lookup(x.failure.Code).Status >= 500 {
 			attrs[n] = slog.String("error", loggable(x.failure.Error()))
 			n++
 		}

@@ -33,6 +33,9 @@ func (g *Gateway) authenticate(x *exchange) error {
 		return g.authenticateLambda(x)
 	}
 	e := x.target
+	if e.kind == toHook {
+		return g.authenticateHook(x)
+	}
 	c := presented(x, !e.public)
 	switch {
 	case c.count == 0 && e.public:
@@ -58,7 +61,14 @@ func (g *Gateway) authenticate(x *exchange) error {
 	x.principal = principal
 	// Asked again where it is decided (invoke); here, so that nobody without the
 	// right makes us wait for a body.
-	if !e.public && !principal.May(identity.Invoke, e.ref) {
+	switch {
+	case e.kind == toInvocation: // whose it is, and so who may see it, is not known yet
+	case e.kind == toValue:
+		return x.mayValue(principal)
+	case e.kind == toTopic && !principal.May(identity.Publish, e.ref):
+		return problem.New(problem.Forbidden, "the credential does not allow publishing to this topic").
+			Fix("Use a key with the scope publish:%s.", e.ref)
+	case e.kind == toFunction && !e.public && !principal.May(identity.Invoke, e.ref):
 		return problem.New(problem.Forbidden, "the credential does not allow calling this function")
 	}
 	return nil

@@ -75,13 +75,23 @@ func (g *Gateway) bodyDeadline(x *exchange) time.Time {
 func (g *Gateway) growBody(x *exchange, size int64) error {
 	more := size - int64(cap(x.body))
 	x.reserved += more // given back in account, in any case
-	if g.bodyMemory.Add(more) > g.limits.BodyMemory {
+	full := g.bodyMemory.Add(more) > g.limits.BodyMemory
+	if x.target.kind == toHook {
+		full = g.hookMemory.Add(more) > g.hookShare() || full
+	}
+	if full {
 		return problem.New(problem.Overloaded, "too many request bodies are held at once").After(memoryRetry)
 	}
 	grown := make([]byte, len(x.body), size)
 	copy(grown, x.body)
 	x.body = grown
 	return nil
+}
+
+// hookShare is what the bodies for webhooks may take of the body memory. Nothing is known
+// of their senders until a body is there, so they must leave room for the others.
+func (g *Gateway) hookShare() int64 {
+	return max(g.limits.BodyMemory/4, min(g.limits.BodyMemory, maxHookBody+1))
 }
 
 func tooLarge(limit int64) error {

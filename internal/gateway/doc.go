@@ -2,8 +2,9 @@
 // into an invoke.Call, and the Outcome into an answer.
 //
 // Only node imports it. It imports the decider (invoke), identity for the words
-// of a principal, function for the words of a route, and api/problem; it knows
-// neither registry nor sandbox, and no other door.
+// of a principal, function and event for those of a route and an event, state for the
+// errors of a store, and api/problem; it knows neither registry nor sandbox nor where
+// events come in, and no other door.
 //
 // # Order
 //
@@ -35,6 +36,16 @@
 // others (Strict-Transport-Security, Alt-Svc, Clear-Site-Data, NEL, Report-To,
 // Public-Key-Pins, Service-Worker-Allowed). Malformed names or values are not
 // repaired: the answer is refused with function_bad_answer.
+//
+// # Events
+//
+// A route of a webhook trigger takes no API key: who sends is known by a signature, which
+// the hooks verify, and what is sent becomes an event and never a call. Events are published
+// at /.casemate/topics/{topic}, in a namespace at /~namespace/.casemate/topics/{topic}, by
+// keys with the scope publish, in the forms of CloudEvents. A caller that is allowed to
+// invoke and sends "Prefer: respond-async" is answered 202 when the call is on disk, and
+// asks at /.casemate/invocations/{id} what became of it; on the Lambda API the same is
+// the invocation type Event. Each is answered only after what was sent is on disk.
 //
 // # The Lambda API
 //

@@ -23,7 +23,8 @@ type Keys interface {
 	Verify(presented string) (identity.Principal, error)
 }
 
-// Config is what a Gateway needs. All fields but Lambda and Limits must be given.
+// Config is what a Gateway needs. Those without which it serves
+// less, and Limits, may be left out; all others must be given.
 type Config struct {
 	Invoker Invoker
 	Keys    Keys
@@ -31,6 +32,10 @@ type Config struct {
 	Clock   func() time.Time // real time: network deadlines are computed from it
 	NewID   func() string    // a request id that nobody had before
 	Lambda  *Lambda          // nil: the Lambda API is not served
+	Hooks   Hooks            // nil: routes of webhooks answer that they are not served
+	Topics  Topics           // nil: nothing can be published
+	Values  Values           // nil: there are no key-value buckets
+	Async   *Async           // nil: every call runs while its caller waits
 	Limits  Limits
 }
 
@@ -42,12 +47,17 @@ type Gateway struct {
 	clock   func() time.Time
 	newID   func() string
 	lambda  *Lambda
+	hooks   Hooks
+	topics  Topics
+	values  Values
+	async   *Async
 	limits  Limits
 	stages  []stage
 	lower   map[string]string // canonical to lower-case names; read only
 
 	routes     atomic.Pointer[table]
 	bodyMemory atomic.Int64 // bytes of request bodies held now
+	hookMemory atomic.Int64 // those of them that are for webhooks
 	flight     flight
 }
 
@@ -66,6 +76,8 @@ func New(c Config) (*Gateway, error) {
 		return nil, errors.New("making gateway: Config.NewID is missing: give a source of unique ids")
 	case c.Lambda != nil && (c.Lambda.Keys == nil || c.Lambda.Functions == nil):
 		return nil, errors.New("making gateway: Config.Lambda is half given: give Keys and Functions, or leave it out")
+	case c.Async != nil && (c.Async.Versions == nil || c.Async.Queue == nil || c.Async.Outcomes == nil):
+		return nil, errors.New("making gateway: Config.Async is half given: give Versions, Queue and Outcomes, or leave it out")
 	}
 	limits, err := c.Limits.withDefaults()
 	if err != nil {
@@ -73,7 +85,7 @@ func New(c Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		invoker: c.Invoker, keys: c.Keys, logger: c.Logger, clock: c.Clock, newID: c.NewID,
-		lambda: c.Lambda, limits: limits, stages: stages(), lower: lowerNames(),
+		lambda: c.Lambda, hooks: c.Hooks, topics: c.Topics, values: c.Values, async: c.Async, limits: limits, stages: stages(), lower: lowerNames(),
 	}
 	g.flight.landed = make(chan struct{}, 1)
 	g.routes.Store(&table{})
@@ -110,7 +122,8 @@ func stages() []stage {
 		// credential, and because a page may read the error of a failed one.
 		{"cors", (*Gateway).applyCORS},
 		// Before the body: nobody unknown makes us read, hold or wait for one, and
-		// "Expect: 100-continue" is answered by the first read.
+		// "Expect: 100-continue" is answered by the first read. Senders to webhooks are
+		// the exception, as their signature covers the body: see hookShare.
 		{"authenticate", (*Gateway).authenticate},
 		// Whole and bounded, before a function is started: a slow sender holds a
 		// connection, never a sandbox.
@@ -118,6 +131,13 @@ func stages() []stage {
 		// After the body, because a signature covers it. On the Lambda API alone:
 		// there, "authenticate" has looked at all but the body.
 		{"signature", (*Gateway).checkSignature},
+		// Whatever is no call ends here: what comes for a webhook, whose signature
+		// covers the body, what is published to a topic, what is asked about an
+		// invocation, what is read and stored in key-value buckets.
+		{"event", (*Gateway).takeEvent},
+		// A call whose caller does not wait is as complete and as allowed as any other
+		// before it is kept, and is answered only after that.
+		{"postpone", (*Gateway).postpone},
 		{"invoke", (*Gateway).invoke},
 		// Last, and the only one that sends what a function said.
 		{"answer", (*Gateway).answer},

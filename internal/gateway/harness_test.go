@@ -42,8 +42,9 @@ func TestMain(m *testing.M) {
 // Keys of the test world. None is real.
 const (
 	goodKey    = "cm_good000000000000_secretsecretsecretsecretsecretsecretsecr"
-	otherKey   = "cm_other00000000000_secretsecretsecretsecretsecretsecretsecr" // for shop only
-	readKey    = "cm_read000000000000_secretsecretsecretsecretsecretsecretsecr" // may read, not invoke
+	otherKey   = "cm_other00000000000_secretsecretsecretsecretsecretsecretsecr"  // for shop only
+	readKey    = "cm_read000000000000_secretsecretsecretsecretsecretsecretsecr"  // may read, not invoke
+	ordersKey  = "cm_orders00000000000_secretsecretsecretsecretsecretsecretsecr" // publishes to shop/orders
 	expiredKey = "cm_expired000000000_secretsecretsecretsecretsecretsecretsecr"
 	revokedKey = "cm_revoked000000000_secretsecretsecretsecretsecretsecretsecr"
 	unknownKey = "cm_unknown000000000_secretsecretsecretsecretsecretsecretsecr"
@@ -66,6 +67,8 @@ func (k *fakeKeys) Verify(presented string) (identity.Principal, error) {
 		return may("good", identity.Scope{Action: identity.Invoke, Namespace: "*", Function: "*"})
 	case otherKey:
 		return may("other", identity.Scope{Action: identity.Invoke, Namespace: "elsewhere", Function: "*"})
+	case ordersKey:
+		return may("orders", identity.Scope{Action: identity.Publish, Namespace: "shop", Function: "orders"})
 	case readKey:
 		return may("read", identity.Scope{Action: identity.Read, Namespace: "*", Function: "*"})
 	case expiredKey:

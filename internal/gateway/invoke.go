@@ -11,6 +11,22 @@ func (g *Gateway) invoke(x *exchange) error {
 	if x.lambda != nil {
 		return g.runLambda(x)
 	}
+	outcome, err := g.invoker.Invoke(x.r.Context(), g.callOf(x))
+	if outcome != nil {
+		x.receipt = outcome.Receipt.ID
+	}
+	if err != nil {
+		return err
+	}
+	if outcome == nil {
+		return problem.New(problem.Internal, "something went wrong on our side")
+	}
+	x.outcome = outcome
+	return nil
+}
+
+// callOf makes the call that a request on a function's route is.
+func (g *Gateway) callOf(x *exchange) *invoke.Call {
 	e := x.target
 	call := &invoke.Call{
 		Ref: e.ref, Principal: x.principal, Public: e.public,
@@ -24,16 +40,5 @@ func (g *Gateway) invoke(x *exchange) error {
 			call.Params[name] = x.r.PathValue(name)
 		}
 	}
-	outcome, err := g.invoker.Invoke(x.r.Context(), call)
-	if outcome != nil {
-		x.receipt = outcome.Receipt.ID
-	}
-	if err != nil {
-		return err
-	}
-	if outcome == nil {
-		return problem.New(problem.Internal, "something went wrong on our side")
-	}
-	x.outcome = outcome
-	return nil
+	return call
 }

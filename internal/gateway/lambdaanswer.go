@@ -73,6 +73,10 @@ func lambdaErrorOf(err error, e *problem.Error) (name string, status int, reason
 		return "TooManyRequestsException", http.StatusTooManyRequests, "ReservedFunctionConcurrentInvocationLimitExceeded"
 	case problem.Overloaded:
 		return "TooManyRequestsException", http.StatusTooManyRequests, "ConcurrentInvocationLimitExceeded"
+	case problem.BacklogFull:
+		return "TooManyRequestsException", http.StatusTooManyRequests, "FunctionInvocationRateLimitExceeded"
+	case problem.InvalidEvent, problem.HeadersTooLarge:
+		return "InvalidRequestContentException", http.StatusBadRequest, ""
 	case problem.NotImplemented:
 		return "NotImplementedException", status, ""
 	case problem.StorageFull:

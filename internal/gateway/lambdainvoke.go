@@ -68,7 +68,13 @@ func (g *Gateway) invokeLambda(x *exchange) (*lambdaAnswer, error) {
 	}
 	switch kind {
 	case "Event":
-		return nil, problem.New(problem.NotImplemented, "this node does not keep events yet, and will not take one that it could lose; call with RequestResponse")
+		if g.async == nil {
+			return nil, problem.New(problem.NotImplemented, "this node does not keep events, and will not take one that it could lose; call with RequestResponse")
+		}
+		if _, err := g.accept(x, call); err != nil {
+			return nil, err
+		}
+		return &lambdaAnswer{status: http.StatusAccepted}, nil
 	case "DryRun":
 		if _, _, err := g.lambda.Functions.Resolve(x.target.ref, x.lambda.qualifier, first); err != nil {
 			return nil, err

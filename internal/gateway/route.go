@@ -34,7 +34,7 @@ func (p *probe) Write(b []byte) (int, error) { return len(b), nil }
 func (g *Gateway) route(x *exchange) error {
 	path := x.r.URL.Path
 	if isReserved(path) {
-		return g.answerOwn(x, path)
+		return g.routeOwn(x, path)
 	}
 	if isLambda(path) {
 		return g.routeLambda(x, path)
@@ -44,6 +44,12 @@ func (g *Gateway) route(x *exchange) error {
 		x.namespace, _, _ = strings.Cut(rest, "/")
 		if x.namespace == function.DefaultNamespace {
 			return problem.New(problem.NotFound, "nothing is served here") // it has one address, not two
+		}
+		if topic, ok := strings.CutPrefix(rest[len(x.namespace):], topicsPath); ok && function.ValidName(x.namespace) {
+			return g.routeTopic(x, x.namespace, topic)
+		}
+		if value, ok := strings.CutPrefix(rest[len(x.namespace):], valuesPath); ok && function.ValidName(x.namespace) {
+			return g.routeValue(x, x.namespace, value)
 		}
 	}
 	mux := g.routes.Load().namespaces[x.namespace]
@@ -81,11 +87,24 @@ func preflightTarget(mux *http.ServeMux, u *url.URL, method string) *endpoint {
 	return p.found
 }
 
-// answerOwn serves the reserved paths.
-func (g *Gateway) answerOwn(x *exchange, path string) error {
+// routeOwn finds what is meant by a reserved path.
+func (g *Gateway) routeOwn(x *exchange, path string) error {
+	if topic, ok := strings.CutPrefix(path, topicsPath); ok {
+		return g.routeTopic(x, function.DefaultNamespace, topic)
+	}
+	if value, ok := strings.CutPrefix(path, valuesPath); ok {
+		return g.routeValue(x, function.DefaultNamespace, value)
+	}
+	if id, ok := strings.CutPrefix(path, invocationsPath); ok {
+		return g.routeInvocation(x, id)
+	}
 	if path != healthPath {
 		return problem.New(problem.NotFound, "nothing is served here")
 	}
+	return g.answerHealth(x)
+}
+
+func (g *Gateway) answerHealth(x *exchange) error {
 	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
 		x.setHeader("Allow", "GET, HEAD")
 		return problem.New(problem.MethodNotAllowed, "this path is served for other methods").At("method")

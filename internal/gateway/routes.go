@@ -32,8 +32,20 @@ type table struct {
 	size       int // routes that are served
 }
 
+// endpointKind says what a request to an endpoint is.
+type endpointKind int
+
+const (
+	toFunction   endpointKind = iota // a call; also those of the Lambda API
+	toHook                           // for a webhook trigger of the function
+	toTopic                          // events to publish; the topic is the name in ref
+	toInvocation                     // a question about one that was accepted
+	toValue                          // in a key-value bucket, the name in ref
+)
+
 // endpoint is what a route needs at run time, computed once.
 type endpoint struct {
+	kind      endpointKind
 	ref       function.Ref
 	name      string // of the function, for the log
 	route     string // method and pattern, as in the manifest
@@ -42,6 +54,10 @@ type endpoint struct {
 	cors      *corsPolicy
 	params    []string
 	mounted   int // bytes of the /~namespace in front of the path
+
+	hook       string // path of the trigger, of toHook
+	invocation string // id, of toInvocation
+	key        string // of toValue; "" for a list
 }
 
 // ServeHTTP tells the prober which endpoint matched, and sends nothing.
@@ -73,6 +89,9 @@ func (t *table) add(r *Route) error {
 	if !function.ValidName(r.Ref.Namespace) || !function.ValidName(r.Ref.Name) {
 		return fmt.Errorf("malformed name of a function")
 	}
+	if r.Trigger.Webhook != "" {
+		return t.addHook(r)
+	}
 	method := r.Trigger.Method
 	if !servedMethod(method) {
 		return fmt.Errorf("method cannot be served: name one in upper case, or ANY")
@@ -98,18 +117,55 @@ func (t *table) add(r *Route) error {
 	if strings.HasSuffix(pattern, "/") {
 		pattern += "{$}" // else the mux would serve everything below it
 	}
-	if r.Ref.Namespace != function.DefaultNamespace {
-		prefix := namespacePrefix + r.Ref.Namespace
+	return t.mount(r.Ref.Namespace, method, pattern, e)
+}
+
+// addHook adds the route of a webhook trigger. Its path is a literal. Senders of
+// CloudEvents ask by OPTIONS whether they may deliver; which triggers answer that is for
+// the hooks to say.
+func (t *table) addHook(r *Route) error {
+	path := r.Trigger.Path
+	if r.Trigger.Method != http.MethodPost || strings.ContainsAny(path, "{}") || strings.HasSuffix(path, "/") {
+		return fmt.Errorf("a webhook has one path without parameters and takes POST alone")
+	}
+	if err := checkPattern(path); err != nil {
+		return err
+	}
+	if r.Trigger.Public || r.Trigger.CORS != nil {
+		return fmt.Errorf("a webhook is neither public nor for browsers: its senders sign")
+	}
+	e := &endpoint{
+		kind: toHook, ref: r.Ref, name: r.Ref.String(), route: http.MethodPost + " " + path, hook: path, bodyLimit: r.Trigger.BodyLimit,
+	}
+	switch {
+	case e.bodyLimit == 0:
+		e.bodyLimit = function.DefaultBodyLimit
+	case e.bodyLimit < 0 || e.bodyLimit > maxHookBody:
+		return fmt.Errorf("body limit is %d bytes: give 1 to %d", e.bodyLimit, maxHookBody)
+	}
+	if err := t.mount(r.Ref.Namespace, http.MethodPost, path, e); err != nil {
+		return err
+	}
+	if err := t.mount(r.Ref.Namespace, http.MethodOptions, path, e); err != nil {
+		return fmt.Errorf("it takes events but answers no handshake: %v", err)
+	}
+	return nil
+}
+
+// mount registers an endpoint in the namespace's mux.
+func (t *table) mount(namespace, method, pattern string, e *endpoint) error {
+	if namespace != function.DefaultNamespace {
+		prefix := namespacePrefix + namespace
 		e.mounted = len(prefix)
 		pattern = prefix + pattern
 	}
 	if method != methodAny {
 		pattern = method + " " + pattern
 	}
-	mux := t.namespaces[r.Ref.Namespace]
+	mux := t.namespaces[namespace]
 	if mux == nil {
 		mux = http.NewServeMux()
-		t.namespaces[r.Ref.Namespace] = mux
+		t.namespaces[namespace] = mux
 	}
 	return handle(mux, pattern, e)
 }

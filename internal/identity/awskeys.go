@@ -17,9 +17,13 @@ const (
 	KindBearer KeyKind = "bearer"
 	// KindAWS is an access key: clients of AWS sign with it (Signature Version 4)
 	// and never send it. Who checks such a signature needs the secret itself, so it
-	// is kept, sealed. It is good for the Lambda API of the gateway and nothing else.
+	// is kept, sealed. It is good for the Lambda API of the gateway and for the object
+	// store's door, and for nothing else.
 	KindAWS KeyKind = "aws"
 )
+
+// awsActions are what the doors that take access keys ask for.
+func awsActions() []Action { return []Action{Invoke, Read, FetchData, StoreData} }
 
 // An access key has the form that AWS clients expect: an id of 20 upper-case
 // characters and a secret of 40. Both can be told from Amazon's at a glance, and
@@ -109,4 +113,32 @@ func (k *Keys) opens(h *held) error {
 		return errors.New("the record's secret was not sealed for it here")
 	}
 	return nil
+}
+
+// accessKey finds the key that an access key id names, or the stand-in for unknown ones.
+func (k *Keys) accessKey(id string) (h *held, known bool) {
+	h, known = (*k.index.Load())[accessKeyOwner(id)]
+	if !known || h.key.Kind != KindAWS {
+		return k.nobody, false
+	}
+	return h, true
+}
+
+// SigningKey derives the key that signs for an access key on a day (form 20060102), in
+// a region, for a service, for a door that checks signatures itself: only a signature
+// under that key makes its sender p, and only when ok. Of an access key that is
+// unknown or has ended it gives a key that nobody has, at the same cost: the door must
+// check the signature all the same, and say the same of it.
+func (k *Keys) SigningKey(accessKey, day, region, service string) (key []byte, p Principal, ok bool) {
+	h, ok := k.accessKey(accessKey)
+	if h.ended(k.clock()) != nil {
+		h, ok = k.nobody, false
+	}
+	secret, err := k.secretOf(h)
+	if err != nil { // it opened when the key was loaded; the print is as hard to guess
+		return signingKey(k.nobody.print[:], day, region, service), Principal{}, false
+	}
+	key = signingKey(secret, day, region, service)
+	clear(secret)
+	return key, h.principal, ok
 }

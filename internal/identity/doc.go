@@ -15,7 +15,7 @@
 // check. No value of this package shows a secret, a digest of one or a private key
 // when it is formatted, logged or marshalled.
 //
-// Verify and Signed read an immutable index: no lock, no I/O, any number of
+// Verify, Signed and SigningKey read an immutable index: no lock, no I/O, any number of
 // goroutines.
 // Create and Revoke are serialised. Once Revoke has returned, with or without an
 // error, no Verify that begins later accepts the key.

@@ -245,10 +245,10 @@ func (n *NewKey) check(now time.Time) ([]Scope, error) {
 	for _, s := range n.Scopes {
 		s, err := ParseScope(s.String())
 		if err != nil {
-			return nil, &FieldError{"scopes", "want admin, or invoke, read or deploy, then :namespace/function, as in invoke:default/*"}
+			return nil, &FieldError{"scopes", "want " + ScopeForms}
 		}
-		if n.Kind == KindAWS && s.Action != Invoke && s.Action != Read {
-			return nil, &FieldError{"scopes", "an AWS access key opens the Lambda API alone, so it takes invoke and read, not " + string(s.Action)}
+		if n.Kind == KindAWS && !slices.Contains(awsActions(), s.Action) {
+			return nil, &FieldError{"scopes", "an AWS access key opens the Lambda API and the object store alone, so it takes invoke, read, fetch and store, not " + string(s.Action)}
 		}
 		scopes = append(scopes, s)
 	}

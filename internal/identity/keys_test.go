@@ -677,7 +677,7 @@ func FuzzParseKey(f *testing.F) {
 }
 
 func FuzzParseScope(f *testing.F) {
-	for _, s := range []string{"admin", "invoke:*/*", "read:default/hello", "deploy:a/*", "admin:*/*", "invoke:a", "invoke:/", "own:a/b", "invoke:a/b/c", "invoke:a:b/c"} {
+	for _, s := range []string{"admin", "invoke:*/*", "read:default/hello", "deploy:a/*", "admin:*/*", "invoke:a", "invoke:/", "own:a/b", "invoke:a/b/c", "invoke:a:b/c", "fetch:a/2024-logs", "store:a/*", "store:a/-b", "store:a/b.c"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -696,8 +696,8 @@ func FuzzParseScope(f *testing.F) {
 		}
 		p := Principal{Scopes: []Scope{s}}
 		if s.Action != Admin {
-			for _, a := range []Action{Invoke, Read, Deploy, Admin} {
-				if a != s.Action && p.May(a, function.Ref{Namespace: s.Namespace, Name: s.Function}) {
+			for _, a := range []Action{Invoke, Read, Deploy, Publish, Connect, FetchData, StoreData, Admin} {
+				if a != s.Action && (a != FetchData || s.Action != StoreData) && p.May(a, function.Ref{Namespace: s.Namespace, Name: s.Function}) {
 					t.Errorf("%q allows %s", text, a)
 				}
 			}
@@ -726,6 +726,13 @@ func TestScopes(t *testing.T) {
 		{"invoke:*/b", Invoke, on("c", "b"), true},
 		{"invoke:*/*", Admin, on("*", "*"), false},
 		{"deploy:*/*", Invoke, on("a", "b"), false},
+		{"fetch:a/2024-logs", FetchData, on("a", "2024-logs"), true},
+		{"fetch:a/2024-logs", FetchData, on("b", "2024-logs"), false},
+		{"fetch:a/logs", StoreData, on("a", "logs"), false},
+		{"store:a/logs", StoreData, on("a", "logs"), true},
+		{"store:a/logs", FetchData, on("a", "logs"), true},
+		{"store:a/logs", FetchData, on("a", "*"), false},
+		{"store:a/*", FetchData, on("a", "*"), true},
 	} {
 		s, err := ParseScope(c.scope)
 		if err != nil {
@@ -737,6 +744,43 @@ func TestScopes(t *testing.T) {
 	}
 	if (Principal{}).May(Invoke, on("a", "b")) || Anonymous().May(Read, on("a", "b")) {
 		t.Error("nobody may do something")
+	}
+}
+
+// TestAuthorityMatrix tries every action with every scope: each allows itself alone, but
+// that admin allows all, and that who stores may read.
+func TestAuthorityMatrix(t *testing.T) {
+	t.Parallel()
+	all := []Action{Invoke, Read, Deploy, Publish, Connect, FetchData, StoreData, Admin}
+	refs := []function.Ref{{Namespace: "shop", Name: "cart"}, {Namespace: "shop", Name: "*"}, {Namespace: "*", Name: "*"}, {Namespace: "other", Name: "cart"}}
+	for _, has := range all {
+		for _, scope := range []Scope{{has, "shop", "cart"}, {has, "shop", "*"}, {has, "*", "*"}} {
+			p := Principal{Scopes: []Scope{scope}}
+			for _, asked := range all {
+				for _, ref := range refs {
+					same := asked == has || has == StoreData && asked == FetchData
+					reaches := (scope.Namespace == "*" || scope.Namespace == ref.Namespace) && (scope.Function == "*" || scope.Function == ref.Name)
+					if want := has == Admin || same && reaches; p.May(asked, ref) != want {
+						t.Errorf("%s: may %s on %s: %v", scope, asked, ref, !want)
+					}
+				}
+			}
+		}
+	}
+}
+
+// The names of buckets begin with a digit, those of functions do not; neither leads out
+// of its place.
+func TestScopesOfBuckets(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"fetch:shop/photos": true, "store:shop/2024-logs": true, "store:*/*": true, "fetch:shop/*": true, "store:shop/" + strings.Repeat("a", 63): true,
+		"invoke:shop/2024-logs": false, "store:2024/logs": false, "store:shop/a.b": false, "store:shop/-a": false, "store:shop/a-": false, "store:shop/": false,
+		"fetch:shop/A": false, "fetch:shop/a*": false, "fetch:shop/..": false, "fetch:shop": false, "fetch": false, "store:shop/" + strings.Repeat("a", 64): false,
+	} {
+		if s, err := ParseScope(text); (err == nil) != want || want && s.String() != text {
+			t.Errorf("%q: %v, %v", text, s, err)
+		}
 	}
 }
 

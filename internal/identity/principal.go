@@ -12,14 +12,20 @@ type Action string
 
 // The actions. Admin implies every other one.
 const (
-	Invoke Action = "invoke" // call a function
-	Read   Action = "read"   // see functions, versions, logs, receipts
-	Deploy Action = "deploy" // plan, apply, move aliases, delete
-	Admin  Action = "admin"  // everything, keys included
+	Invoke  Action = "invoke"  // call a function
+	Read    Action = "read"    // see functions, versions, logs, receipts, events
+	Deploy  Action = "deploy"  // plan, apply, move aliases, delete, pause, replay
+	Publish Action = "publish" // send events to a topic
+	Connect Action = "connect" // have a trigger use a connection
+	Admin   Action = "admin"   // everything, keys and connections included
+
+	FetchData Action = "fetch" // read what a bucket holds
+	StoreData Action = "store" // the same, write it, delete it, and make the bucket
 )
 
-// Scope is one permission: an action on functions. Namespace and Function may be
-// "*". Its text form is action:namespace/function, as in invoke:shop/*.
+// Scope is one permission: an action on functions, or on the topics, connections or
+// buckets of that name. Namespace and Function may be "*". Its text form is
+// action:namespace/function, as in invoke:shop/*.
 type Scope struct {
 	Action    Action
 	Namespace string
@@ -34,15 +40,26 @@ func ParseScope(s string) (Scope, error) {
 	action, rest, ok := strings.Cut(s, ":")
 	ns, fn, ok2 := strings.Cut(rest, "/")
 	sc := Scope{Action(action), ns, fn}
+	valid := function.ValidName
 	switch sc.Action {
-	case Invoke, Read, Deploy:
+	case Invoke, Read, Deploy, Publish, Connect:
+	case FetchData, StoreData:
+		valid = validBucket
 	default:
 		ok = false
 	}
-	if !ok || !ok2 || (ns != "*" && !function.ValidName(ns)) || (fn != "*" && !function.ValidName(fn)) {
-		return Scope{}, fmt.Errorf("parsing scope %.100q: want admin, or invoke, read or deploy, then :namespace/function, as in invoke:default/*", s)
+	if !ok || !ok2 || (ns != "*" && !function.ValidName(ns)) || (fn != "*" && !valid(fn)) {
+		return Scope{}, fmt.Errorf("parsing scope %.100q: want %s", s, ScopeForms)
 	}
 	return sc, nil
+}
+
+// ScopeForms says to people how scopes are written.
+const ScopeForms = "admin, or invoke, read, deploy, publish or connect, then :namespace/function, or fetch or store, then :namespace/bucket, as in invoke:default/*"
+
+// validBucket is ValidName, except that a bucket's name may begin with a digit.
+func validBucket(s string) bool {
+	return s != "" && len(s) <= 63 && s[0] != '-' && s[len(s)-1] != '-' && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
 // String gives the text form.
@@ -75,13 +92,13 @@ func (p Principal) String() string {
 
 // May reports whether a scope of p allows the action on the function. Pass "*"
 // as name (or namespace) to ask for all of them: only a scope that itself says
-// "*" there allows that.
+// "*" there allows that. StoreData includes FetchData.
 func (p Principal) May(a Action, on function.Ref) bool {
 	for _, s := range p.Scopes {
 		if s.Action == Admin {
 			return true
 		}
-		if s.Action == a && (s.Namespace == "*" || s.Namespace == on.Namespace) && (s.Function == "*" || s.Function == on.Name) {
+		if (s.Action == a || (s.Action == StoreData && a == FetchData)) && (s.Namespace == "*" || s.Namespace == on.Namespace) && (s.Function == "*" || s.Function == on.Name) {
 			return true
 		}
 	}

@@ -12,7 +12,8 @@ import (
 )
 
 // This file checks AWS Signature Version 4 as far as the Lambda API needs it: in
-// the Authorization header, over the whole body. Left out on purpose are signed
+// the Authorization header, over the whole body. The object store's door, which needs
+// more, checks signatures itself, with what SigningKey gives it. Left out on purpose are signed
 // URLs, which would be credentials that end in logs; payloads that are not signed
 // or signed in chunks, which only S3 has; and Version 4A, which is for requests
 // to many regions. A signature may be used twice within its window, as with AWS:
@@ -107,10 +108,7 @@ func (k *Keys) Signed(r *SignedRequest) (*Signature, error) {
 	if s.head, err = canonicalHead(r, auth.signed); err != nil {
 		return nil, err
 	}
-	s.key, s.known = (*k.index.Load())[accessKeyOwner(auth.accessKey)]
-	if !s.known || s.key.key.Kind != KindAWS {
-		s.key, s.known = k.nobody, false
-	}
+	s.key, s.known = k.accessKey(auth.accessKey)
 	ended := s.key.ended(k.clock())
 	if s.claimed == "" && s.known && ended == nil {
 		return s, nil
@@ -172,13 +170,18 @@ func (s *Signature) holder() (Principal, error) {
 func (s *Signature) sign(secret []byte, bodyDigest string) []byte {
 	canonical := sha256.Sum256(append(s.head[:len(s.head):len(s.head)], bodyDigest...))
 	toSign := sigAlgorithm + "\n" + s.date + "\n" + s.scope + "\n" + hex.EncodeToString(canonical[:])
+	return hmacSHA256(signingKey(secret, s.day, s.region, s.service), toSign)
+}
+
+// signingKey derives what signs for a day, a region and a service.
+func signingKey(secret []byte, day, region, service string) []byte {
 	key := append(append(make([]byte, 0, len("AWS4")+len(secret)), "AWS4"...), secret...)
 	defer clear(key)
 	derived := key
-	for _, part := range []string{s.day, s.region, s.service, sigTerminator} {
+	for _, part := range []string{day, region, service, sigTerminator} {
 		derived = hmacSHA256(derived, part)
 	}
-	return hmacSHA256(derived, toSign)
+	return derived
 }
 
 func hmacSHA256(key []byte, text string) []byte {

@@ -3,6 +3,7 @@ package identity
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/casemate-dev/casemate/internal/function"
 )
 
 // oneBody stands for any.
@@ -110,7 +113,12 @@ func TestAccessKeyHasTheFormOfAWSAndIsOurs(t *testing.T) {
 			t.Errorf("shown: %s", shown)
 		}
 	}
-	for _, scope := range []Scope{{Deploy, "*", "*"}, {Admin, "*", "*"}} {
+	for _, scope := range []Scope{{FetchData, "*", "*"}, {StoreData, "shop", "photos"}, {Read, "*", "*"}} {
+		if _, _, err := b.Create(context.Background(), NewKey{Kind: KindAWS, Scopes: []Scope{scope}}); err != nil {
+			t.Errorf("%s: %v", scope, err)
+		}
+	}
+	for _, scope := range []Scope{{Deploy, "*", "*"}, {Publish, "*", "*"}, {Connect, "*", "*"}, {Admin, "*", "*"}} {
 		var fe *FieldError
 		if _, _, err := b.Create(context.Background(), NewKey{Kind: KindAWS, Scopes: []Scope{scope}}); !errors.As(err, &fe) || fe.Field != "scopes" {
 			t.Errorf("%s: %v", scope, err)
@@ -272,6 +280,92 @@ func TestUnknownAccessKeyCostsTheWorkOfAKnownOne(t *testing.T) {
 	}
 	if known != 1 || len(counting.opened) != 2 {
 		t.Errorf("unsealed %q", counting.opened)
+	}
+}
+
+// TestSigningKeyIsThatOfTheSecret derives it a second time, from the specification: a chain
+// of HMACs over day, region, service and aws4_request.
+func TestSigningKeyIsThatOfTheSecret(t *testing.T) {
+	t.Parallel()
+	b := newKeyBench(t)
+	secret, key := b.accessKey()
+	derive := func(secret string, parts ...string) []byte {
+		k := []byte("AWS4" + secret)
+		for _, p := range append(parts, "aws4_request") {
+			h := hmac.New(sha256.New, k)
+			h.Write([]byte(p))
+			k = h.Sum(nil)
+		}
+		return k
+	}
+	for _, parts := range [][]string{{"20260301", "us-east-1", "s3"}, {"20260302", "eu-central-1", "s3"}, {"20260301", "us-east-1", "lambda"}} {
+		got, p, ok := b.SigningKey(key.AccessKeyID(), parts[0], parts[1], parts[2])
+		if !ok || p.String() != "key:"+key.ID || !bytes.Equal(got, derive(secret, parts...)) {
+			t.Errorf("%v: %v %v, another key", parts, p, ok)
+		}
+	}
+}
+
+// TestSigningKeyOfNobody: of a key that is unknown, of another kind or has ended, whoever
+// asks gets a key that signs nothing, the same work was done, and nobody is named.
+func TestSigningKeyOfNobody(t *testing.T) {
+	t.Parallel()
+	b := newKeyBench(t)
+	counting := &countingSealer{Sealer: b.seal}
+	b.seal = counting
+	b.reopen()
+	ask := func(id string) (string, Principal, bool) {
+		counting.opened = nil
+		k, p, ok := b.SigningKey(id, "20260301", "us-east-1", "s3")
+		if len(counting.opened) != 1 || len(k) != sha256.Size {
+			t.Errorf("%s: unsealed %q, a key of %d bytes", id, counting.opened, len(k))
+		}
+		return string(k), p, ok
+	}
+	_, good := b.accessKey()
+	_, revoked := b.accessKey()
+	_, expired, err := b.Create(context.Background(), NewKey{Kind: KindAWS, Scopes: []Scope{{StoreData, "*", "*"}}, Expires: b.clock.Now().Add(time.Minute)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := map[string]string{}
+	for _, k := range []Key{good, revoked, expired} {
+		text, p, ok := ask(k.AccessKeyID())
+		if !ok || p.ID != k.ID {
+			t.Fatalf("%s: %v %v", k.ID, p, ok)
+		}
+		before[k.AccessKeyID()] = text
+	}
+	if err := b.Revoke(context.Background(), revoked.ID, "x"); err != nil {
+		t.Fatal(err)
+	}
+	b.clock.advance(time.Minute)
+	_, bearer := b.create("admin")
+	nobody, _, _ := ask("CASEAAAAAAAAAAAAAAAA")
+	for what, id := range map[string]string{
+		"revoked": revoked.AccessKeyID(), "expired": expired.AccessKeyID(), "bearer": accessKeyPrefix + strings.ToUpper(bearer.ID),
+		"unknown": "CASEBBBBBBBBBBBBBBBB", "empty": "", "Amazon's": "AKIAIOSFODNN7EXAMPLE", "lower case": strings.ToLower(good.AccessKeyID()),
+	} {
+		key, p, ok := ask(id)
+		if ok || p.Kind != "" || p.Scopes != nil || p.May(Read, function.Ref{Namespace: "a", Name: "b"}) {
+			t.Errorf("%s: %v %v", what, p, ok)
+		}
+		if key != nobody || key == before[id] {
+			t.Errorf("%s: a key of its own", what)
+		}
+	}
+	if key, _, ok := ask(good.AccessKeyID()); !ok || key != before[good.AccessKeyID()] || key == nobody {
+		t.Error("the good key is not what it was")
+	}
+	// A secret that does not open, which nothing but a defect could bring about.
+	broken := *(*b.index.Load())[good.ID]
+	broken.sealed = []byte("garbage")
+	b.put(&broken)
+	if key, p, ok := ask(good.AccessKeyID()); ok || p.Kind != "" || key == before[good.AccessKeyID()] {
+		t.Error("a key whose secret is broken is somebody's")
+	}
+	if again, _, _ := ask("CASEAAAAAAAAAAAAAAAA"); again != nobody {
+		t.Error("nobody's key changed")
 	}
 }
 

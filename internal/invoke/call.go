@@ -14,7 +14,24 @@ const (
 	// body is what the function returned. A version that does not take its work from the
 	// Lambda Runtime API gets the event as the body of a request.
 	TriggerLambda = "lambda"
+	// The others deliver events. TriggerEvent has them in a form of CloudEvents,
+	// TriggerSchedule and TriggerQueue in that of the handlers scheduled and queue of a
+	// script. An asynchronous invocation has the trigger that its request would have had.
+	TriggerEvent    = "event"
+	TriggerSchedule = "schedule"
+	TriggerQueue    = "queue"
 )
+
+// Event says which event a call delivers, for the receipt.
+type Event struct {
+	ID      string // of the first, in a batch
+	Count   int    // of a batch; 0 without one
+	Source  string // the trigger's name
+	Attempt int    // from 1
+	Replay  bool
+	Chain   string
+	Depth   int
+}
 
 // Call asks for one invocation. Whoever makes it has authenticated the principal.
 type Call struct {
@@ -22,7 +39,8 @@ type Call struct {
 	Qualifier string // alias or version id; live when empty
 	Principal identity.Principal
 	Public    bool   // the route lets anybody in: no scope is asked for
-	Trigger   string // TriggerHTTP, TriggerInvoke or TriggerLambda
+	Trigger   string // one of those above
+	Event     Event  // zero when it delivers none
 	Route     string // pattern that matched, for the receipt
 	RequestID string
 

@@ -32,14 +32,17 @@ type Options struct {
 	KeyFile    string   // the root key; DataDir/root.key when empty
 	Gateway    string   // address; DefaultGateway when empty
 	Control    string   // address; DefaultControl when empty
+	Objects    string   // address of the object store; the node has none when empty
 	Hosts      []string // further names and addresses that the server certificate vouches for
 	AllowTLS12 bool     // TLS 1.3 is the least otherwise
 	// Unsandboxed lets native functions run as plain processes where the machine cannot
 	// lock them in. It is said in the log, the status and every receipt.
 	Unsandboxed bool
-	Drain       time.Duration // how long work under way may take to finish at the end; DefaultDrain when zero
-	Capacity    int           // invocations at once; invoke.DefaultCapacity when zero
-	Warm        int           // sandbox processes kept ready; one when zero
+	// Folders are those that triggers may watch, by name.
+	Folders  map[string]Folder
+	Drain    time.Duration // how long work under way may take to finish at the end; DefaultDrain when zero
+	Capacity int           // invocations at once; invoke.DefaultCapacity when zero
+	Warm     int           // sandbox processes kept ready; one when zero
 
 	// AdminKey is the administrator's key that the client holds. Ready carries a
 	// new one when it is missing or no longer valid: whoever may start the node on
@@ -64,6 +67,7 @@ type Ready struct {
 	Node       string // id
 	GatewayURL string
 	ControlURL string
+	ObjectsURL string // empty when the node has no object store
 	CA         []byte // PEM
 	AdminKey   string // set when a new one was made
 	FirstBoot  bool

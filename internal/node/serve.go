@@ -16,7 +16,7 @@ import (
 func (n *node) serve(ctx context.Context) error {
 	n.gatewayServer = n.gateway.Server(n.authority.ServerConfig(n.tlsVersion()))
 	n.controlServer = control.Server(n.control, n.authority.ServerConfig(n.tlsVersion()))
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	for _, d := range []struct {
 		name string
 		srv  *http.Server
@@ -28,13 +28,14 @@ func (n *node) serve(ctx context.Context) error {
 			}
 		}()
 	}
+	n.serveObjects(failed)
 	n.state.Store("ready")
 	n.onStop("let work under way finish", n.drain)
 	took := n.clock().Sub(n.began)
-	n.log.Info("ready", "node", n.id, "gateway", n.gatewayListener.Addr().String(), "control", n.controlListener.Addr().String(), "took", took)
+	n.log.Info("ready", "node", n.id, "gateway", n.gatewayListener.Addr().String(), "control", n.controlListener.Addr().String(), "objects", n.objectsURL(), "took", took)
 	if n.opts.Ready != nil {
 		if err := n.opts.Ready(Ready{
-			Node: n.id, GatewayURL: n.url(n.gatewayListener), ControlURL: n.url(n.controlListener),
+			Node: n.id, GatewayURL: n.url(n.gatewayListener), ControlURL: n.url(n.controlListener), ObjectsURL: n.objectsURL(),
 			CA: n.authority.CAPEM(), AdminKey: n.issuedKey, FirstBoot: n.firstBoot, Took: took,
 		}); err != nil {
 			return err
@@ -58,10 +59,11 @@ func (n *node) drain(ctx context.Context) error {
 	n.control.Drain() // log streams would never end by themselves
 	// First the doors, so that what they have let in still finds the way open;
 	// then the connections, when the last answer has been written to them.
-	shut := make(chan error, 1)
+	shut := make(chan error, 2)
 	go func() { shut <- n.controlServer.Shutdown(ctx) }()
+	go func() { shut <- n.shutObjects(ctx) }()
 	err := n.gateway.Drain(ctx)
-	err = errors.Join(err, n.gatewayServer.Shutdown(ctx), <-shut, n.admission.Drain(ctx))
+	err = errors.Join(err, n.gatewayServer.Shutdown(ctx), <-shut, <-shut, n.admission.Drain(ctx))
 	for _, srv := range []*http.Server{n.gatewayServer, n.controlServer} {
 		_ = srv.Close() // the time is up: whoever is left is cut off
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	randv2 "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -25,17 +24,25 @@ import (
 	"github.com/casemate-dev/casemate/api"
 	"github.com/casemate-dev/casemate/internal/audit"
 	"github.com/casemate-dev/casemate/internal/bus"
+	"github.com/casemate-dev/casemate/internal/connection"
 	"github.com/casemate-dev/casemate/internal/control"
+	"github.com/casemate-dev/casemate/internal/delivery"
 	"github.com/casemate-dev/casemate/internal/function"
 	"github.com/casemate-dev/casemate/internal/gateway"
 	"github.com/casemate-dev/casemate/internal/identity"
+	"github.com/casemate-dev/casemate/internal/intake"
 	"github.com/casemate-dev/casemate/internal/invoke"
 	"github.com/casemate-dev/casemate/internal/jsengine"
+	"github.com/casemate-dev/casemate/internal/keyvalue"
+	"github.com/casemate-dev/casemate/internal/objects"
+	"github.com/casemate-dev/casemate/internal/outcome"
 	"github.com/casemate-dev/casemate/internal/registry"
 	"github.com/casemate-dev/casemate/internal/sandbox"
 	"github.com/casemate-dev/casemate/internal/sandbox/box"
 	"github.com/casemate-dev/casemate/internal/sandbox/codestore"
 	"github.com/casemate-dev/casemate/internal/sandbox/process"
+	"github.com/casemate-dev/casemate/internal/source/bucket"
+	"github.com/casemate-dev/casemate/internal/source/webhook"
 	"github.com/casemate-dev/casemate/internal/vault"
 )
 
@@ -93,14 +100,31 @@ type node struct {
 	bare      bool // native functions run without a sandbox
 	admission *invoke.Admission
 	invoker   *invoke.Invoker
-	gateway   *gateway.Gateway
-	control   *control.Handler
+
+	events      *bus.Events
+	deads       *bus.Events
+	delivery    *delivery.Engine
+	intake      *intake.Intake
+	hooks       *webhook.Hooks
+	connections *connection.Connections
+	sources     *sources
+	outcomes    *outcome.Store
+	values      *keyvalue.Store
+
+	objects *objects.Store // nil when the node has none
+	buckets *bucket.Kind
+
+	gateway *gateway.Gateway
+	control *control.Handler
 
 	served map[function.Ref]function.Digest // what live pointed at; follow alone touches it
+	bound  map[delivery.Key]bool            // triggers that delivery keeps something of; likewise
 	follow sync.Mutex
 
 	gatewayListener, controlListener net.Listener
 	gatewayServer, controlServer     *http.Server
+	objectsListener                  net.Listener // nil, like the server, without a store
+	objectsServer                    *http.Server
 	firstBoot                        bool
 	issuedKey                        string
 
@@ -148,9 +172,14 @@ func (n *node) start(ctx context.Context) error {
 		// Sandboxes come after what they read artifacts from, and before who calls them.
 		{"starting sandboxes", n.startSandboxes},
 		{"building the invocation path", n.buildInvoke},
+		// Triggers hear of the store's changes, so it is there before them.
+		{"opening the object store", n.startObjects},
+		// Events wait on the bus until what runs them is there, and the doors hand them in.
+		{"opening the path of events", n.startEvents},
 		// The doors open last, when everything behind them works.
 		{"building the gateway", n.buildGateway},
 		{"building the control plane", n.buildControl},
+		{"building the object store's door", n.buildStoreDoor},
 		// What the start itself needed is the first to be handed back.
 		{"watching for rest", n.watchRest},
 	}
@@ -261,7 +290,7 @@ func (n *node) openIdentity(ctx context.Context) error {
 // names are what the server certificate vouches for besides loopback.
 func (n *node) names() []string {
 	names := append([]string{}, n.opts.Hosts...)
-	for _, addr := range []string{n.opts.Gateway, n.opts.Control} {
+	for _, addr := range []string{n.opts.Gateway, n.opts.Control, n.opts.Objects} {
 		if host, _, err := net.SplitHostPort(addr); err == nil {
 			if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) {
 				names = append(names, host)
@@ -386,98 +415,14 @@ func (n *node) startSandboxes(ctx context.Context) error {
 	return nil
 }
 
-func (n *node) buildInvoke(context.Context) (err error) {
-	capacity := n.opts.Capacity
-	if capacity == 0 {
-		capacity = invoke.DefaultCapacity
-	}
-	if n.admission, err = invoke.NewAdmission(capacity); err != nil {
-		return err
-	}
-	n.invoker, err = invoke.New(invoke.Config{
-		Versions: n.registry, Runner: n.runner, Recorder: n.recorder, Admission: n.admission,
-		Clock: n.clock, NewID: n.ids.next, Roll: randv2.IntN, Logger: n.log,
-	})
-	return err
-}
-
-func (n *node) buildGateway(context.Context) (err error) {
-	n.gateway, err = gateway.New(gateway.Config{
-		Invoker: n.invoker, Keys: n.keys, Logger: n.log.With("door", "gateway"), Clock: n.clock, NewID: n.ids.next,
-		Lambda: &gateway.Lambda{Keys: n.keys, Functions: lambdaFunctions{n.registry}},
-	})
-	if err != nil {
-		return err
-	}
-	n.registry.Watch(func() {
-		if err := n.takeOver(); err != nil {
-			// The registry checked the routes before it committed them, so this is a
-			// defect of ours; the table that served until now goes on serving.
-			n.log.Error("routes not taken over", "error", err)
-		}
-	})
-	return n.takeOver()
-}
-
-func (n *node) buildControl(context.Context) (err error) {
-	n.control, err = control.New(control.Config{
-		Registry: n.registry, Invoker: n.invoker, Keys: n.keys, Recorder: n.recorder,
-		Status: n.status, Posture: n.walls, Reserve: n.reserve, Prepare: n.prepare, Clock: n.clock, Logger: n.log.With("door", "control"), NewID: n.ids.next,
-	})
-	return err
-}
-
-// prepare makes a version ready before an alias may point at it, so that code
-// which cannot run is refused when it is deployed, not when it is called.
-func (n *node) prepare(ctx context.Context, v *function.Version) error {
-	return n.invoker.Explain(n.runner.Prepare(ctx, v), v)
-}
-
-// reserve reports whether the places that these versions reserve can be had.
-func (n *node) reserve(vs []*function.Version) error {
-	wanted := map[function.Ref]int{}
-	for _, v := range vs {
-		wanted[v.Ref] = v.Config.Limits.Reserved
-	}
-	return n.admission.CheckReserve(wanted)
-}
-
-// takeOver brings routes, reservations and sandboxes in line with the registry.
-func (n *node) takeOver() error {
-	n.follow.Lock()
-	defer n.follow.Unlock()
-	reserved := map[function.Ref]int{}
-	served := map[function.Ref]function.Digest{}
-	for _, f := range n.registry.Functions("") {
-		if f.Live != nil {
-			reserved[f.Ref] = f.Live.Config.Limits.Reserved
-			served[f.Ref] = f.Live.ID
-		}
-	}
-	var routes []gateway.Route
-	for _, r := range n.registry.Routes() {
-		routes = append(routes, gateway.Route{Ref: r.Ref, Trigger: r.Trigger})
-	}
-	for _, ref := range n.admission.Reserve(reserved) {
-		n.log.Warn("reservation not kept: the node has no room for it", "function", ref.String())
-	}
-	err := n.gateway.SetRoutes(routes)
-	// A version that live left stays loaded, since a rollback may be near; one of a
-	// function that is gone has nobody left to call it.
-	for ref, id := range n.served {
-		if _, there := served[ref]; !there {
-			n.runner.Retire(ref.Namespace, id)
-		}
-	}
-	n.served = served
-	return err
-}
-
 func (n *node) listen(context.Context) error {
 	for _, l := range []struct {
 		name, addr string
 		to         *net.Listener
-	}{{"gateway", n.opts.Gateway, &n.gatewayListener}, {"control", n.opts.Control, &n.controlListener}} {
+	}{{"gateway", n.opts.Gateway, &n.gatewayListener}, {"control", n.opts.Control, &n.controlListener}, {"objects", n.opts.Objects, &n.objectsListener}} {
+		if l.addr == "" {
+			continue // only the object store may be left out
+		}
 		ln, err := net.Listen("tcp", l.addr)
 		if err != nil {
 			hint := "choose an address with --" + l.name

@@ -35,6 +35,9 @@ func (n *node) status(ctx context.Context) api.Status {
 		RSSBytes: residentBytes(),
 		Healthy:  state == "ready",
 	}
+	if s.Objects = n.objectsStatus(); s.Objects != nil {
+		s.Listeners = append(s.Listeners, api.Listener{Name: "objects", Address: n.objectsListener.Addr().String(), TLS: least, URL: s.Objects.URL})
+	}
 	s.Sandbox = n.posture()
 	if native := n.native(); native != "" {
 		s.Components["native sandboxes"] = native

@@ -187,7 +187,7 @@ func (r *Registry) mayGoLive(e *entry, alias string, targets []Weight) error {
 		return nil
 	}
 	v := e.versions[targets[0].Version]
-	instead := map[string][]function.HTTPTrigger{e.ref.Name: v.Config.HTTP}
+	instead := map[string][]function.HTTPTrigger{e.ref.Name: v.Config.Routes()}
 	if err := r.current.Load().clash(e.ref.Namespace, instead); err != nil {
 		return err
 	}

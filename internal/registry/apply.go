@@ -131,7 +131,7 @@ func (r *Registry) order(ns, alias string, drafts []draft) []*draft {
 		next := 0
 		for i, d := range left {
 			before, known := instead[d.Function]
-			instead[d.Function] = d.version.Config.HTTP
+			instead[d.Function] = d.version.Config.Routes()
 			clash := s.clash(ns, instead)
 			if known {
 				instead[d.Function] = before
@@ -144,7 +144,7 @@ func (r *Registry) order(ns, alias string, drafts []draft) []*draft {
 			}
 		}
 		d := left[next]
-		instead[d.Function] = d.version.Config.HTTP
+		instead[d.Function] = d.version.Config.Routes()
 		done = append(done, d)
 		left = append(left[:next:next], left[next+1:]...)
 	}

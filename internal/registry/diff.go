@@ -91,6 +91,7 @@ func fields(c *function.Config) map[string]string {
 		f[at+".cors.credentials"] = strconv.FormatBool(t.CORS.Credentials)
 		f[at+".cors.maxAge"] = t.CORS.MaxAge.String()
 	}
+	triggerFields(f, c.Triggers)
 	for name, value := range f {
 		if value == "" {
 			delete(f, name)
@@ -164,6 +165,7 @@ func warnings(from, to *function.Config) []string {
 		}
 		widened(warn, route, wasCORS, t.CORS, was != nil)
 	}
+	triggerWarnings(warn, from, to)
 	return ws
 }
 

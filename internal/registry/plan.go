@@ -114,7 +114,7 @@ func (r *Registry) draft(ctx context.Context, ns, alias string, specs []Spec) ([
 	if alias == function.LiveAlias {
 		instead := map[string][]function.HTTPTrigger{}
 		for _, d := range drafts {
-			instead[d.ref.Name] = d.version.Config.HTTP
+			instead[d.ref.Name] = d.version.Config.Routes()
 		}
 		if err := r.current.Load().clash(ns, instead); err != nil {
 			return nil, err
@@ -140,7 +140,7 @@ func (r *Registry) draftOne(ctx context.Context, ref function.Ref, alias string,
 	b, err := encodeVersion(v)
 	if len(b) > maxVersion {
 		return draft{}, problem.New(problem.InvalidManifest, "the configuration takes %d bytes and the most is %d", len(b), maxVersion).
-			At(field + ".config").Fix("Shorten the environment: large data belongs into the code or a store.")
+			At(field + ".config").Fix("Shorten the environment and the schemas of triggers: large data belongs into the code or a store.")
 	}
 	if err == nil {
 		v, err = decodeVersion(versionKey(ref, id), b)
@@ -149,7 +149,10 @@ func (r *Registry) draftOne(ctx context.Context, ref function.Ref, alias string,
 		return draft{}, problem.New(problem.InvalidManifest, "the configuration cannot be stored as it is").At(field + ".config").
 			Fix("Look for text that is not valid UTF-8.").Because(err)
 	}
-	if err := checkRoutes(ref, v.Config.HTTP, field); err != nil {
+	if err := checkTriggers(v.Config.Triggers, field); err != nil {
+		return draft{}, err
+	}
+	if err := checkRoutes(ref, v.Config.Routes(), field); err != nil {
 		return draft{}, err
 	}
 	old, err := r.refresh(ctx, ref)

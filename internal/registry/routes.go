@@ -60,7 +60,7 @@ func (s *snapshot) liveRoutes(ns string) []Route {
 	var routes []Route
 	for _, e := range s.in(ns) {
 		if v := e.primary(function.LiveAlias); v != nil {
-			routes = append(routes, routesOf(e.ref, v.Config.HTTP)...)
+			routes = append(routes, routesOf(e.ref, v.Config.Routes())...)
 		}
 	}
 	return routes
@@ -199,11 +199,19 @@ func checkRoute(rt Route, field string) *problem.Error {
 func checkRoutes(ref function.Ref, triggers []function.HTTPTrigger, field string) *problem.Error {
 	routes := routesOf(ref, triggers)
 	for i, rt := range routes {
-		if err := checkRoute(rt, fmt.Sprintf("%s.http[%d]", field, i)); err != nil {
+		at := fmt.Sprintf("%s.http[%d]", field, i)
+		if rt.Trigger.Webhook != "" {
+			at = field + ".triggers." + rt.Trigger.Webhook + ".webhook"
+		}
+		if err := checkRoute(rt, at); err != nil {
 			return err
 		}
 	}
 	if err := conflict(routes); err != nil {
+		first := slices.IndexFunc(routes, func(rt Route) bool { return rt.Trigger.Webhook != "" })
+		if first >= 0 && conflict(routes[:first]) == nil { // webhooks stand last
+			return err.At(field + ".triggers")
+		}
 		return err.At(field + ".http")
 	}
 	return nil

@@ -39,8 +39,17 @@ type rule struct {
 
 var (
 	leaves     = []string{"internal/function", "internal/state", "internal/event", "internal/durable", "internal/jsontext"}
-	mechanisms = []string{"internal/sandbox", "internal/bus", "internal/vault", "internal/registry", "internal/audit", "internal/identity"}
-	doors      = []string{"internal/gateway", "internal/control"}
+	mechanisms = []string{
+		"internal/sandbox", "internal/bus", "internal/vault", "internal/registry", "internal/audit", "internal/identity",
+		"internal/intake", "internal/delivery", "internal/connection", "internal/outcome", "internal/objects", "internal/keyvalue",
+	}
+	doors = []string{"internal/gateway", "internal/control"}
+	// The kinds of sources, and what they share, beside their contract (internal/source).
+	kinds = []string{
+		"internal/source/bucket", "internal/source/connector", "internal/source/database", "internal/source/folder",
+		"internal/source/keyvalue", "internal/source/outbox", "internal/source/postgres", "internal/source/queue",
+		"internal/source/schedule", "internal/source/seen", "internal/source/servertest", "internal/source/webhook",
+	}
 )
 
 func rules() []rule {
@@ -56,7 +65,11 @@ func rules() []rule {
 		},
 		{
 			From: leaves, To: []string{"."}, Direct: true,
-			Except: []string{}, Reason: "leaves import the standard library alone, so that everybody may import them",
+			Except: []string{"internal/event/lambdashape"}, Reason: "leaves import the standard library alone, so that everybody may import them",
+		},
+		{
+			From: []string{"internal/event/lambdashape"}, To: slices.Concat(mechanisms, doors, []string{"internal/invoke", "internal/source", "internal/state", "api"}), Direct: true,
+			Reason: "the form that AWS gives an event needs the words of an event and of a function, and nobody else's",
 		},
 		{
 			From: doors, To: []string{"internal/sandbox", "internal/vault"}, Direct: true,
@@ -76,9 +89,39 @@ func rules() []rule {
 			Reason: "node is the composition root: it names everybody and nobody names it but cmd",
 		},
 		{
-			From: []string{"."}, Except: []string{"internal/bus"}, Direct: true,
+			From: []string{"."}, Except: []string{"internal/bus", "internal/source/queue/nats", "internal/source/servertest"}, Direct: true,
 			To:     []string{"github.com/nats-io"},
-			Reason: "NATS is how the bus works, not something the rest of the house relies on",
+			Reason: "NATS is how the bus works, and a far side like others; the rest of the house does not rely on it",
+		},
+		{
+			From: []string{"internal/source"}, To: slices.Concat(mechanisms, doors, []string{"internal/invoke", "internal/node", "internal/cli"}), Direct: true,
+			Reason: "a source knows its contract and leaves: what it needs of the node is handed in with its trigger",
+		},
+		{
+			From: slices.Concat(mechanisms, doors, []string{"internal/invoke"}), To: kinds, Direct: true,
+			Reason: "which kinds of sources there are is for node to say; others know the contract at the most",
+		},
+		{
+			From: mechanisms, Except: []string{"internal/intake"}, To: []string{"internal/source"}, Direct: true,
+			Reason: "the contract of the sources is for them and for who takes their events in",
+		},
+		{
+			From: []string{"internal/gateway", "internal/invoke"}, Direct: true,
+			To:     []string{"internal/intake", "internal/delivery", "internal/connection", "internal/outcome", "internal/objects", "internal/source"},
+			Reason: "who takes requests in, and who runs functions, knows an event when it sees one and not where it goes",
+		},
+		{
+			From: []string{"internal", "api", "cmd"}, Except: []string{"internal/source"}, Direct: true,
+			To: []string{
+				"github.com/rabbitmq", "github.com/twmb/franz-go", "github.com/eclipse", "github.com/jackc/pgx",
+				"github.com/go-sql-driver/mysql", "github.com/minio/minio-go", "github.com/netresearch/go-cron",
+			},
+			Reason: "clients of far sides belong to the sources",
+		},
+		{
+			From: []string{"internal", "api", "cmd"}, Except: []string{"internal/event/filter"}, Direct: true,
+			To:     []string{"github.com/cloudevents", "github.com/antlr"},
+			Reason: "the language of filters is one package's affair; the envelope is our own",
 		},
 		{
 			From: []string{"."}, Except: []string{"internal/sandbox/wasm", "engine/js/enginetest"}, Direct: true,
@@ -87,7 +130,7 @@ func rules() []rule {
 		},
 		{
 			From: []string{"internal", "api"}, Except: []string{
-				"internal/sandbox/process", "internal/sandbox/sandboxtest", "internal/cli",
+				"internal/sandbox/process", "internal/sandbox/sandboxtest", "internal/cli", "internal/source/servertest",
 				"internal/sandbox/box", "internal/sandbox/native/runtimes", "internal/sandbox/native/gvisor", "internal/sandbox/native/unsandboxed", "internal/sandbox/native/nativetest",
 			}, Direct: true,
 			To:     []string{"os/exec"},
@@ -258,6 +301,20 @@ func TestForbiddenImportFails(t *testing.T) {
 		{"internal/registry", "github.com/nats-io/nats.go"},
 		{"internal/invoke", "github.com/tetratelabs/wazero"},
 		{"internal/control", "os/exec"},
+		{"internal/gateway", module + "/internal/intake"},
+		{"internal/gateway", module + "/internal/outcome"},
+		{"internal/intake", module + "/internal/bus"},
+		{"internal/intake", module + "/internal/source/webhook"},
+		{"internal/delivery", module + "/internal/invoke"},
+		{"internal/delivery", module + "/internal/source"},
+		{"internal/outcome", module + "/internal/delivery"},
+		{"internal/objects", module + "/internal/registry"},
+		{"internal/source/webhook", module + "/internal/intake"},
+		{"internal/source/queue/kafka", "github.com/nats-io/nats.go"},
+		{"internal/event/lambdashape", module + "/internal/source"},
+		{"internal/event/cloudevent", module + "/internal/function"},
+		{"internal/connection", "github.com/jackc/pgx/v5"},
+		{"internal/intake", "github.com/cloudevents/sdk-go/v2/event"},
 		{"api", module + "/internal/function"},
 	} {
 		t.Run(tc.room+" imports "+tc.imports, func(t *testing.T) {

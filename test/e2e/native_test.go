@@ -83,7 +83,7 @@ func TestNothingElseListensForNativeFunctions(t *testing.T) {
 	n.Do(client, key, "handler", harness.Order{"do": "echo"}, nil)
 	var ports []int
 	var want []string
-	for _, u := range []string{n.Gateway, n.Control} {
+	for _, u := range []string{n.Gateway, n.Control, n.Objects()} {
 		p, err := url.Parse(u)
 		if err != nil {
 			t.Fatal(err)

@@ -65,7 +65,7 @@ func TestNothingElseListens(t *testing.T) {
 	n := harness.NewHome(t).Up()
 	n.MustDeploy(map[string]harness.Guest{"hello": {Body: "hi"}}, nil)
 	var want []string
-	for _, u := range []string{n.Gateway, n.Control} {
+	for _, u := range []string{n.Gateway, n.Control, n.Objects()} {
 		p, err := url.Parse(u)
 		if err != nil {
 			t.Fatal(err)

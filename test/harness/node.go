@@ -147,7 +147,7 @@ func (h *Home) Up(args ...string) *Node {
 // TryUp is Up for starts that may fail; the error carries the output.
 func (h *Home) TryUp(args ...string) (*Node, error) {
 	n := &Node{Home: h, output: &lockedBuffer{}, done: make(chan struct{})}
-	args = append([]string{"up", "-o", "json", "--data-dir", h.Data, "--gateway", "127.0.0.1:0", "--control", "127.0.0.1:0"}, args...)
+	args = append([]string{"up", "-o", "json", "--data-dir", h.Data, "--gateway", "127.0.0.1:0", "--control", "127.0.0.1:0", "--objects", "127.0.0.1:0"}, args...)
 	n.cmd = h.Command(context.Background(), args...)
 	ready := &firstLine{seen: make(chan struct{})}
 	n.cmd.Stdout, n.cmd.Stderr = ready, n.output
@@ -173,7 +173,7 @@ func (h *Home) TryUp(args ...string) (*Node, error) {
 // KillDuringStart starts a node and kills it after d, ready or not.
 func (h *Home) KillDuringStart(d time.Duration) {
 	h.T.Helper()
-	cmd := h.Command(context.Background(), "up", "--data-dir", h.Data, "--gateway", "127.0.0.1:0", "--control", "127.0.0.1:0")
+	cmd := h.Command(context.Background(), "up", "--data-dir", h.Data, "--gateway", "127.0.0.1:0", "--control", "127.0.0.1:0", "--objects", "127.0.0.1:0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		h.T.Fatal(err)
@@ -295,6 +295,16 @@ func (n *Node) MustDeploy(guests map[string]Guest, edit func(*api.FunctionSpec))
 		n.T.Fatal(err)
 	}
 	return v
+}
+
+// Objects is the URL of the node's object store.
+func (n *Node) Objects() string {
+	n.T.Helper()
+	s, err := n.Client.Status(n.T.Context())
+	if err != nil || s.Objects == nil {
+		n.T.Fatalf("the node has no object store: %v", err)
+	}
+	return s.Objects.URL
 }
 
 // InvokeKey makes a key that may call every function.

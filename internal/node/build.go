@@ -31,7 +31,7 @@ func (n *node) buildGateway(context.Context) (err error) {
 		Invoker: n.invoker, Keys: n.keys, Logger: n.log.With("door", "gateway"), Clock: n.clock, NewID: n.ids.next,
 		Lambda: &gateway.Lambda{Keys: n.keys, Functions: lambdaFunctions{n.registry}},
 		Hooks:  hookDoor{n.hooks}, Topics: eventDoor{n.intake}, Values: values{n.values},
-		Async: &gateway.Async{Versions: n.registry, Queue: eventDoor{n.intake}, Outcomes: outcomes{n.outcomes}},
+		Async: &gateway.Async{Versions: n.registry, Queue: laterDoor{eventDoor{n.intake}, n}, Outcomes: outcomes{n.outcomes}},
 	})
 	if err != nil {
 		return err

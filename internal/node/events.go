@@ -77,6 +77,13 @@ func (n *node) startEvents(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	asked, err := n.bus.KV(ctx, "later")
+	if err != nil {
+		return err
+	}
+	if n.later, err = openLater(ctx, asked); err != nil {
+		return err
+	}
 	positions, err := n.bus.KV(ctx, "sources")
 	if err != nil {
 		return err
@@ -227,12 +234,15 @@ func keyOf(namespace, channel string) (delivery.Key, bool) {
 func (n *node) followTriggers(ctx context.Context) error {
 	var bindings []delivery.Binding
 	var listening []trigger
-	for _, f := range n.registry.Functions("") {
+	functions := n.registry.Functions("")
+	later := n.later.among(functions)
+	for _, f := range functions {
 		if f.Live == nil {
 			continue
 		}
-		// Whoever may call a function may have it called later.
-		bindings = append(bindings, delivery.Binding{Key: delivery.Key{Namespace: f.Ref.Namespace, Function: f.Ref.Name}})
+		if later[f.Ref] {
+			bindings = append(bindings, delivery.Binding{Key: delivery.Key{Namespace: f.Ref.Namespace, Function: f.Ref.Name}})
+		}
 		for _, t := range f.Live.Config.Triggers {
 			k := delivery.Key{Namespace: f.Ref.Namespace, Function: f.Ref.Name, Trigger: t.Name}
 			b := delivery.Binding{Key: k, Delivery: t.Delivery}

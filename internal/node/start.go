@@ -109,6 +109,7 @@ type node struct {
 	connections *connection.Connections
 	sources     *sources
 	outcomes    *outcome.Store
+	later       *later
 	values      *keyvalue.Store
 
 	objects *objects.Store // nil when the node has none

@@ -57,34 +57,8 @@ func (n *node) startObjects(ctx context.Context) error {
 		return err
 	}
 	own.store = n.objects
-	sweeping, stop := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		n.sweepObjects(sweeping)
-	}()
-	n.onStop("stop sweeping the object store", func(context.Context) error {
-		stop()
-		<-done
-		return nil
-	})
+	n.every(ctx, sweepEvery, "sweeping the object store", n.objects.Sweep)
 	return nil
-}
-
-// sweepObjects forgets what is over, now and then.
-func (n *node) sweepObjects(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			if err := n.objects.Sweep(ctx); err != nil && ctx.Err() == nil {
-				n.log.Warn("sweeping the object store", "error", err)
-			}
-		}
-	}
 }
 
 // buildStoreDoor makes the door of the store.

@@ -332,35 +332,35 @@ func (n *node) openRegistry(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	collecting, stop := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		n.collect(collecting)
-	}()
-	n.onStop("stop collecting", func(context.Context) error {
-		stop()
-		<-done
-		return nil
-	})
+	// Opening it has collected what nothing needs any more, once.
+	n.every(ctx, collectEvery, "collecting what nothing needs any more", n.registry.Collect)
 	return nil
 }
 
-// collect removes, now and then, the artifacts and versions that nothing needs
-// any more.
-func (n *node) collect(ctx context.Context) {
-	tick := time.NewTicker(collectEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			if err := n.registry.Collect(ctx); err != nil && ctx.Err() == nil {
-				n.log.Warn("collecting what nothing needs any more", "error", err)
+// every does something now and then until the node stops. What it fails with is logged.
+func (n *node) every(ctx context.Context, period time.Duration, doing string, do func(context.Context) error) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(period)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if err := do(ctx); err != nil && ctx.Err() == nil {
+					n.log.Warn(doing, "error", err)
+				}
 			}
 		}
-	}
+	}()
+	n.onStop("stop "+doing, func(context.Context) error {
+		cancel()
+		<-done
+		return nil
+	})
 }
 
 func (n *node) startSandboxes(ctx context.Context) error {

@@ -46,6 +46,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/casemate-dev/casemate/internal/event"
+	"github.com/casemate-dev/casemate/internal/function"
 	"github.com/casemate-dev/casemate/internal/source"
 )
 
@@ -75,6 +76,18 @@ type Settings struct {
 	ContentType string          `json:"contentType"`
 	Key         string          `json:"key"`
 	Filter      json.RawMessage `json:"filter"`
+}
+
+// Read reads a trigger's settings into a kind's own, of which common is a part, and checks
+// what all kinds share. It fails with a *source.FieldError.
+func Read(t *function.Trigger, kind string, into any, common *Settings) error {
+	if err := source.Settings(t.Settings, into); err != nil {
+		return err
+	}
+	if t.Connection == "" {
+		return &source.FieldError{Field: "connection", Reason: "must name a connection of kind " + kind}
+	}
+	return common.Check()
 }
 
 // Check sets defaults. It fails with a *source.FieldError.

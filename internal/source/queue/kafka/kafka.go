@@ -74,13 +74,7 @@ func (Kind) Check(t *function.Trigger) error {
 
 func check(t *function.Trigger) (*settings, error) {
 	var s settings
-	if err := source.Settings(t.Settings, &s); err != nil {
-		return nil, err
-	}
-	if t.Connection == "" {
-		return nil, &source.FieldError{Field: "connection", Reason: "must name a connection of kind kafka"}
-	}
-	if err := s.Settings.Check(); err != nil {
+	if err := queue.Read(t, "kafka", &s, &s.Settings); err != nil {
 		return nil, err
 	}
 	if len(s.Topics) == 0 || len(s.Topics) > maxTopics {

@@ -83,13 +83,7 @@ func (Kind) Check(t *function.Trigger) error {
 
 func check(t *function.Trigger) (*settings, error) {
 	var s settings
-	if err := source.Settings(t.Settings, &s); err != nil {
-		return nil, err
-	}
-	if t.Connection == "" {
-		return nil, &source.FieldError{Field: "connection", Reason: "must name a connection of kind nats"}
-	}
-	if err := s.Settings.Check(); err != nil {
+	if err := queue.Read(t, "nats", &s, &s.Settings); err != nil {
 		return nil, err
 	}
 	if (s.Subject == "") == (s.Stream == "") {

@@ -182,20 +182,20 @@ func TestConditionsOverHTTP(t *testing.T) {
 	t.Parallel()
 	w := newValueWorld(t)
 	k := bucketPath + "/k"
-	w.ask(t, "PUT", k, "x", "If-Match: *").want(t, problem.Conflict)
+	w.ask(t, "PUT", k, "x", "If-Match: *").want(t, problem.Precondition)
 	w.ask(t, "PUT", k, "x")
 	for _, c := range []struct {
 		method string
 		field  string
 		want   problem.Code
 	}{
-		{"PUT", "If-None-Match: *", problem.Conflict},
-		{"PUT", `If-Match: "2"`, problem.Conflict},
-		{"PUT", `If-Match: "01"`, problem.Conflict},
-		{"PUT", `If-Match: W/"1"`, problem.Conflict}, // compared strongly
-		{"PUT", `If-Match: "d41d8cd98f00b204"`, problem.Conflict},
-		{"DELETE", `If-Match: "2"`, problem.Conflict},
-		{"GET", `If-Match: "2"`, problem.Conflict},
+		{"PUT", "If-None-Match: *", problem.Precondition},
+		{"PUT", `If-Match: "2"`, problem.Precondition},
+		{"PUT", `If-Match: "01"`, problem.Precondition},
+		{"PUT", `If-Match: W/"1"`, problem.Precondition}, // compared strongly
+		{"PUT", `If-Match: "d41d8cd98f00b204"`, problem.Precondition},
+		{"DELETE", `If-Match: "2"`, problem.Precondition},
+		{"GET", `If-Match: "2"`, problem.Precondition},
 		{"PUT", `If-None-Match: "1"`, problem.InvalidHeader},
 		{"PUT", "If-Match: 1", problem.InvalidHeader},
 		{"PUT", `If-Match: *, "1"`, problem.InvalidHeader},

@@ -31,7 +31,7 @@ func (a *app) connectionCommand() *cobra.Command {
 			if the key that deploys it has the scope connect:NAMESPACE/NAME.
 		`),
 		Example: examples(`
-			casemate connection create rabbit --kind amqp --set url=amqps://mq.example --secret password=/etc/mq.key
+			casemate connection create rabbit --kind amqp --set 'servers=["mq.example:5671"]' --secret password=/etc/mq.key
 			casemate connection list
 			casemate connection delete rabbit
 		`),
@@ -55,7 +55,7 @@ func (a *app) connectionCreateCommand() *cobra.Command {
 			JSON: one api.Connection.
 		`),
 		Example: examples(`
-			casemate connection create rabbit --kind amqp --set url=amqps://mq.example --secret password=/etc/mq.key
+			casemate connection create rabbit --kind amqp --set 'servers=["mq.example:5671"]' --secret password=/etc/mq.key
 			casemate connection create stripe --kind webhook --secret key=/etc/casemate/stripe
 			casemate connection create orders --kind postgres --settings orders.json --secret password=/etc/pg.key
 		`),
@@ -92,7 +92,7 @@ func (a *app) connectionCreateCommand() *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringVar(&kind, "kind", "", "What is there, as in amqp, kafka, postgres or webhook")
-	cmd.Flags().StringArrayVar(&set, "set", nil, "A setting, as in url=amqps://mq.example:5671; repeatable")
+	cmd.Flags().StringArrayVar(&set, "set", nil, "A setting, as in username=shop; what is JSON is taken as such; repeatable")
 	cmd.Flags().StringVar(&file, "settings", "", "A file with all settings, as one JSON object")
 	cmd.Flags().StringArrayVar(&secrets, "secret", nil, "A credential's name and file, as in password=/etc/mq.key; repeatable")
 	return cmd

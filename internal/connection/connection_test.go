@@ -220,6 +220,20 @@ func TestNamespacesDoNotSeeEachOther(t *testing.T) {
 	}
 }
 
+// TestCredentialsAreNamedAsTheirKindsNameThem takes names as Amazon writes them, too.
+func TestCredentialsAreNamedAsTheirKindsNameThem(t *testing.T) {
+	t.Parallel()
+	file := secretFile(t, 0o600)
+	for name, want := range map[string]bool{"key": true, "key-previous": true, "accessKeyId": true, "Key": false, "a.b": false, "": false} {
+		c, _ := newConnections(t)
+		n := valid("")
+		n.Files = map[string]string{name: file}
+		if err := c.Put(t.Context(), n); (err == nil) != want {
+			t.Errorf("%q gave %v", name, err)
+		}
+	}
+}
+
 func TestPutReplaces(t *testing.T) {
 	t.Parallel()
 	c, _ := newConnections(t)

@@ -91,6 +91,11 @@ func TestExamplesGlueDoesNotDrift(t *testing.T) {
 	for _, e := range examples {
 		copies = append(copies, copied{e.Dir, e.Function.Name, e.Function.Config.Runtime})
 	}
+	for _, e := range ofEvents(t) {
+		if slices.Contains([]string{build.Go, build.Rust, build.C, build.TypeScript}, e.Function.Config.Runtime) {
+			copies = append(copies, copied{e.Dir, e.Function.Name, e.Function.Config.Runtime})
+		}
+	}
 	measured := filepath.Join(filepath.Dir(examplesDir(t)), "bench", "functions")
 	copies = append(copies, copied{filepath.Join(measured, "hello-go"), "hello-go", "go"}, copied{filepath.Join(measured, "hello-c"), "hello-c", "c"},
 		copied{filepath.Join(measured, "hello-rust"), "hello-rust", "rust"})
@@ -130,8 +135,9 @@ func TestExamplesOwnTestsPass(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	examples = append(examples, ofEvents(t)...)
 	for _, e := range examples {
-		if !hasOwnTests(e.Function.Config.Runtime) {
+		if !hasOwnTests(e.Dir, e.Function.Config.Runtime) {
 			continue
 		}
 		t.Run(e.Function.Name, func(t *testing.T) {
@@ -141,10 +147,50 @@ func TestExamplesOwnTestsPass(t *testing.T) {
 	}
 }
 
-// hasOwnTests reports whether functions of that runtime come with unit tests in
-// their own language.
-func hasOwnTests(runtime string) bool {
-	return runtime == build.Go || runtime == build.Rust || runtime == build.JavaScript || runtime == build.Provided
+// ofEvents are the examples that take events. What is sent to them, and that they take it,
+// is shown with what is on the far side (package farside).
+func ofEvents(t *testing.T) []Example {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(examplesDir(t), "events", "*", manifest.FileName))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples of events: %v", err)
+	}
+	var all []Example
+	for _, file := range files {
+		m, err := manifest.Load(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, Example{Dir: filepath.Dir(file), Manifest: file, Function: m.Functions[0]})
+	}
+	return all
+}
+
+// Every example of events can be built.
+func TestExamplesOfEventsBuild(t *testing.T) {
+	t.Parallel()
+	for _, e := range ofEvents(t) {
+		t.Run(e.Function.Name, func(t *testing.T) {
+			t.Parallel()
+			if filepath.Base(e.Dir) != e.Function.Name {
+				t.Errorf("the function %s lives in the folder %s", e.Function.Name, filepath.Base(e.Dir))
+			}
+			r := e.request()
+			r.Handler, r.Command = e.Function.Config.Handler, e.Function.Config.Command
+			a := mustBuild(t, r)
+			t.Logf("%d KiB, built in %v", len(a.Bytes)>>10, a.Duration.Round(time.Millisecond))
+		})
+	}
+}
+
+// hasOwnTests reports whether a function of that runtime comes with unit tests in its own
+// language. Scripts have them where there is a file of them.
+func hasOwnTests(dir, runtime string) bool {
+	if runtime == build.JavaScript {
+		found, _ := filepath.Glob(filepath.Join(dir, "src", "*.test.js"))
+		return len(found) > 0
+	}
+	return runtime == build.Go || runtime == build.Rust || runtime == build.Provided
 }
 
 // ownTests runs the unit tests of a function's folder.

@@ -89,7 +89,7 @@ func TestTemplatesBuildAndAnswer(t *testing.T) {
 				checkBrokenRequests(t, module)
 			}
 			t.Logf("%d KiB, built in %v", len(a.Bytes)>>10, a.Duration.Round(time.Millisecond))
-			if hasOwnTests(runtime) {
+			if hasOwnTests(req.Dir, runtime) {
 				ownTests(t, req.Dir, runtime)
 			}
 		})

@@ -1,6 +1,7 @@
 // Command showcase is what `make run` shows: it starts a node in a fresh data
 // directory, deploys every example whose compiler is here, calls each over HTTPS
-// with real input, checks the answers, and keeps serving until it is interrupted.
+// with real input, checks the answers, shows one function for each kind of source of
+// events with what there is on its far side, and keeps serving until it is interrupted.
 // With -oneshot, or ONESHOT=1, it stops after the checks; its exit code is 0 when
 // every answer was right and the node ended cleanly.
 //
@@ -60,10 +61,13 @@ type show struct {
 
 	dir    string // temporary, removed at the end
 	config string // the client configuration in it
+	inbox  string // a folder that the node watches
 	ca     string // the node's authority, as a file for curl
 	node   *node
 	client *http.Client
 	key    string
+
+	farSide func() // ends what the sources of events need; nil until then
 }
 
 func (s *show) run(ctx context.Context, examplesDir string) (err error) {
@@ -78,7 +82,10 @@ func (s *show) run(ctx context.Context, examplesDir string) (err error) {
 		return fmt.Errorf("making a data directory: %v", err)
 	}
 	defer func() { err = errors.Join(err, s.end(ctx)) }()
-	s.config = filepath.Join(s.dir, "client", "config.json")
+	s.config, s.inbox = filepath.Join(s.dir, "client", "config.json"), filepath.Join(s.dir, "inbox")
+	if err := os.MkdirAll(filepath.Join(s.inbox, "done"), 0o700); err != nil {
+		return fmt.Errorf("making a folder to watch: %v", err)
+	}
 
 	s.say("Starting a node in %s", s.dir)
 	if s.node, err = startNode(ctx, s); err != nil {
@@ -114,6 +121,9 @@ func (s *show) run(ctx context.Context, examplesDir string) (err error) {
 		return fmt.Errorf("%d answers were wrong", wrong)
 	}
 	s.say("\nEvery answer was right.")
+	if err := s.showEvents(ctx, filepath.Join(examplesDir, "events")); err != nil {
+		return err
+	}
 	if s.oneshot {
 		return nil
 	}
@@ -128,12 +138,26 @@ func (s *show) run(ctx context.Context, examplesDir string) (err error) {
 	}
 }
 
+// showEvents shows the sources. What is on their far side goes with the node.
+func (s *show) showEvents(ctx context.Context, dir string) error {
+	s.say("\nBringing an event about at each kind of source\n")
+	end, wrong, err := s.events(ctx, dir)
+	s.farSide = end
+	if wrong > 0 {
+		err = errors.Join(err, fmt.Errorf("%d sources went wrong", wrong))
+	}
+	return err
+}
+
 // end stops the node and removes what it kept, also after a half start and when
 // the context ended already.
 func (s *show) end(ctx context.Context) error {
 	var err error
 	if s.node != nil {
 		err = s.node.stop(context.WithoutCancel(ctx))
+	}
+	if s.farSide != nil {
+		s.farSide()
 	}
 	if s.client != nil {
 		s.client.CloseIdleConnections()

@@ -19,6 +19,7 @@ const (
 	contextName = "showcase"
 	wantGateway = "127.0.0.1:8443"
 	wantControl = "127.0.0.1:8444"
+	wantObjects = "127.0.0.1:8445"
 	anyPort     = "127.0.0.1:0"
 
 	startWithin = 60 * time.Second
@@ -42,7 +43,7 @@ type node struct {
 
 // startNode starts a node and returns when it says of itself that it is ready.
 func startNode(ctx context.Context, s *show) (*node, error) {
-	gateway, control := s.address("gateway", wantGateway), s.address("control", wantControl)
+	gateway, control, objects := s.address("gateway", wantGateway), s.address("control", wantControl), s.address("objects", wantObjects)
 	n := &node{log: filepath.Join(s.dir, "node.log"), ended: make(chan struct{})}
 	log, err := os.Create(n.log)
 	if err != nil {
@@ -57,7 +58,8 @@ func startNode(ctx context.Context, s *show) (*node, error) {
 
 	// Not bound to ctx: the node is stopped by a signal and given time to drain.
 	n.cmd = exec.CommandContext(context.WithoutCancel(ctx), s.program, "up", "-o", "json", "--context", contextName,
-		"--data-dir", filepath.Join(s.dir, "data"), "--gateway", gateway, "--control", control)
+		"--data-dir", filepath.Join(s.dir, "data"), "--gateway", gateway, "--control", control, "--objects", objects,
+		"--watch", "inbox="+s.inbox)
 	n.cmd.Env, n.cmd.Stdout, n.cmd.Stderr = s.environment(), said, log
 	ownGroup(n.cmd)
 	if err := n.cmd.Start(); err != nil {
@@ -144,7 +146,7 @@ func (n *node) lastWords() string {
 func (s *show) address(listener, usual string) string {
 	l, err := net.Listen("tcp", usual)
 	if err != nil {
-		s.say("  %s is taken: the %s listens on another port", usual, listener)
+		s.say("  %s is taken: another port has to do (%s)", usual, listener)
 		return anyPort
 	}
 	_ = l.Close()

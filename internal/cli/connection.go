@@ -31,7 +31,7 @@ func (a *app) connectionCommand() *cobra.Command {
 			if the key that deploys it has the scope connect:NAMESPACE/NAME.
 		`),
 		Example: examples(`
-			casemate connection create rabbit --kind amqp --set 'servers=["mq.example:5671"]' --secret password=/etc/mq.key
+			casemate connection create rabbit --kind amqp --settings mq.json --secret password=/etc/mq.key
 			casemate connection list
 			casemate connection delete rabbit
 		`),
@@ -55,7 +55,7 @@ func (a *app) connectionCreateCommand() *cobra.Command {
 			JSON: one api.Connection.
 		`),
 		Example: examples(`
-			casemate connection create rabbit --kind amqp --set 'servers=["mq.example:5671"]' --secret password=/etc/mq.key
+			casemate connection create rabbit --kind amqp --settings mq.json --secret password=/etc/mq.key
 			casemate connection create stripe --kind webhook --secret key=/etc/casemate/stripe
 			casemate connection create orders --kind postgres --settings orders.json --secret password=/etc/pg.key
 		`),

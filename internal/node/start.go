@@ -351,7 +351,7 @@ func (n *node) every(ctx context.Context, period time.Duration, doing string, do
 				return
 			case <-tick.C:
 				if err := do(ctx); err != nil && ctx.Err() == nil {
-					n.log.Warn(doing, "error", err)
+					n.log.Warn("what is done now and then failed", "doing", doing, "error", err)
 				}
 			}
 		}

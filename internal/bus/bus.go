@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"reflect"
 	"sync"
 	"time"
 
@@ -338,7 +339,7 @@ func (b *Bus) failure(doing string, err error) error {
 // none, and gaps in it are losses.
 func (b *Bus) stream(ctx context.Context, cfg jetstream.StreamConfig, keys string) (jetstream.Stream, error) {
 	cfg.Storage, cfg.Replicas, cfg.DenyDelete = jetstream.FileStorage, 1, true
-	st, err := b.js.CreateOrUpdateStream(ctx, cfg)
+	st, err := b.ensureStream(ctx, cfg)
 	if err != nil {
 		return nil, b.failure("opening "+cfg.Name, err)
 	}
@@ -362,6 +363,29 @@ func (b *Bus) stream(ctx context.Context, cfg jetstream.StreamConfig, keys strin
 	defer b.mu.Unlock()
 	b.streams[cfg.Name] = marked{stream: st, filter: keys}
 	return st, nil
+}
+
+// ensureStream makes a stream, or brings its configuration up to date. One that is as it
+// should be is left alone: the server writes a configuration to two files, and does not
+// know the stream any more when it is killed between them.
+func (b *Bus) ensureStream(ctx context.Context, want jetstream.StreamConfig) (jetstream.Stream, error) {
+	st, err := b.js.Stream(ctx, want.Name)
+	if err == nil && hasAll(st.CachedInfo().Config, want) {
+		return st, nil
+	}
+	return b.js.CreateOrUpdateStream(ctx, want)
+}
+
+// hasAll reports whether a stream has all that is set in another configuration. The server
+// fills in what is not set.
+func hasAll(has, want jetstream.StreamConfig) bool {
+	h, w := reflect.ValueOf(has), reflect.ValueOf(want)
+	for i := range w.NumField() {
+		if !w.Field(i).IsZero() && !reflect.DeepEqual(h.Field(i).Interface(), w.Field(i).Interface()) {
+			return false
+		}
+	}
+	return true
 }
 
 func checkName(what, name string) error {

@@ -157,7 +157,7 @@ func (e *Events) open(ctx context.Context) error {
 	prefix := e.cfg.SubjectPrefix
 	var err error
 	// Reads may be direct: there is one replica, and they are isolated from batches.
-	e.stream, err = e.bus.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	e.stream, err = e.bus.ensureStream(ctx, jetstream.StreamConfig{
 		Name: e.name, Subjects: []string{e.noteSubject(), prefix + ".*.*.*", prefix + ".*.*.*.*"},
 		Storage: jetstream.FileStorage, Replicas: 1, Discard: jetstream.DiscardNew,
 		MaxAge: e.cfg.MaxAge, MaxBytes: e.cfg.MaxBytes, MaxMsgSize: maxPayload,

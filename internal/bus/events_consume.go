@@ -195,6 +195,8 @@ func (e *Events) Consume(ctx context.Context, cfg ConsumerConfig, fn func(*Deliv
 		if ctx.Err() != nil {
 			return nil
 		}
+		// The server does not open one whose files are damaged, and knows nothing of it then.
+		e.bus.warn(fmt.Sprintf("%s: the consumer %s cannot be opened, and may begin anew: %v", e.cfg.Name, cfg.Name, err))
 		return e.bus.failure(doing, err)
 	}
 	err = c.run(ctx, fn)

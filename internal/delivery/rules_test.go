@@ -631,6 +631,31 @@ func TestParkedEventThatComesAgainIsSettled(t *testing.T) {
 	})
 }
 
+// TestDoneEventThatComesAgainIsSettled loses the word that an event was done: its copy is
+// settled, and not run.
+func TestDoneEventThatComesAgainIsSettled(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil, nil)
+		defer w.stop()
+		acks := 0
+		w.node.fault = func(what string) (bool, bool) {
+			if what == "ack" {
+				acks++
+			}
+			return what == "ack" && acks == 1, false
+		}
+		w.set(binding(nil))
+		w.publish(ordersChannel, "1")
+		pass(5 * time.Minute)
+		synctest.Wait()
+		same(t, "ran", w.ran(), []string{"1"})
+		if n := w.unsettled(); n != 0 || acks < 2 {
+			t.Errorf("%d are not settled after %d words", n, acks)
+		}
+	})
+}
+
 func TestPartOfABatchFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

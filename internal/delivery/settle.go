@@ -106,6 +106,7 @@ func (t *trigger) carryOut(s *session, verdicts []verdict) (settlers []Settler) 
 				t.letGo(it)
 			}
 			t.remove(it, now)
+			t.over.add(it.seq)
 			if v.end == endDone {
 				t.counts.done.add(now, 1)
 			} else {

@@ -43,6 +43,7 @@ type trigger struct {
 	wanted  bool
 	sess    *session // nil when it does not run
 	queues
+	over   over
 	gate   time.Time // turned away until then
 	turned int       // times in a row
 	timer  *time.Timer
@@ -300,6 +301,10 @@ func (t *trigger) arrive(s *session, f *feed, d Delivered) {
 	}
 	if known := t.items[it.seq]; known != nil {
 		t.known(known, d)
+		return
+	}
+	if t.over.has(it.seq) {
+		t.said(d.Ack())
 		return
 	}
 	now := t.e.cfg.Clock()

@@ -185,8 +185,14 @@ func TestNativePlaintextIsNotOnDisk(t *testing.T) {
 	look("while running")
 	// Nor does the machine see a mount of the files: they are in the broker's own tree.
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil || bytes.Contains(mounts, []byte("casemate")) {
-		t.Errorf("mounts of the machine, %v:\n%s", err, mounts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mount := range bytes.Lines(mounts) {
+		// Other tests fill small disks of their own meanwhile.
+		if bytes.Contains(mount, []byte("casemate")) && !bytes.Contains(mount, []byte(" casemate-test ")) {
+			t.Errorf("a mount of the machine: %s", mount)
+		}
 	}
 	n.Stop()
 	look("after the stop")

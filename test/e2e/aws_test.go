@@ -181,7 +181,7 @@ func TestAWSCommandLineCallsFunctionsOfBothTiers(t *testing.T) {
 }
 
 // botoScript calls what boto3 has methods for. The throttled call competes with one that
-// holds the only place.
+// holds the only place, and asks for it again when it does not get it at once.
 const botoScript = `
 import json, threading
 import boto3
@@ -210,7 +210,7 @@ seen = {
     "dry": call(client, FunctionName="module", InvocationType="DryRun"),
     "missing": call(client, FunctionName="nothing", Payload=b"{}"),
 }
-held = threading.Thread(target=lambda: call(client, FunctionName="single", Payload=json.dumps({"do": "sleep", "millis": 2500})))
+held = threading.Thread(target=lambda: call(patient, FunctionName="single", Payload=json.dumps({"do": "sleep", "millis": 2500})))
 held.start()
 while True:
     seen["throttled"] = call(client, FunctionName="single", Payload=json.dumps({"do": "echo"}))

@@ -3,13 +3,13 @@ package intake
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
 
 	"github.com/casemate-dev/casemate/internal/event"
 	"github.com/casemate-dev/casemate/internal/function"
+	"github.com/casemate-dev/casemate/internal/source"
 )
 
 // ReasonInvalid is the reason of the dead letters that are made here.
@@ -198,21 +198,10 @@ func (a *arrival) refused(err error) {
 	}
 }
 
-// InvalidError says which event breaks which rule. It is for the one who sent it.
-type InvalidError struct {
-	Index  int    // of the event in the call
-	ID     string // as the event has it
-	Field  string // of the event: type, data/items/0/price, …
-	Reason string
-}
-
-func (e *InvalidError) Error() string {
-	return fmt.Sprintf("event %d: %s %s", e.Index, e.Field, e.Reason)
-}
-
-// BusyError says that too many events wait already.
-type BusyError struct{ RetryAfter time.Duration }
-
-func (e *BusyError) Error() string {
-	return fmt.Sprintf("too many events wait: try again in %s", e.RetryAfter)
-}
+// The refusals are those that sources know.
+type (
+	// InvalidError is for the one who sent the event.
+	InvalidError = source.InvalidError
+	// BusyError is for the one who can come again.
+	BusyError = source.BusyError
+)

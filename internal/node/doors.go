@@ -11,7 +11,6 @@ import (
 	"github.com/casemate-dev/casemate/internal/gateway"
 	"github.com/casemate-dev/casemate/internal/intake"
 	"github.com/casemate-dev/casemate/internal/outcome"
-	"github.com/casemate-dev/casemate/internal/source"
 	"github.com/casemate-dev/casemate/internal/source/webhook"
 )
 
@@ -26,18 +25,11 @@ func (d hookDoor) Receive(ctx context.Context, r gateway.HookRequest) (gateway.H
 	if err == nil {
 		return gateway.HookAnswer{Status: a.Status, Header: a.Header, Body: a.Body}, nil
 	}
-	var invalid *source.InvalidError
-	var busy *source.BusyError
 	var refusal *webhook.Refusal
-	switch {
-	case errors.As(err, &invalid):
-		return gateway.HookAnswer{}, &gateway.EventError{Index: invalid.Index, Field: invalid.Field, Reason: invalid.Reason}
-	case errors.As(err, &busy):
-		return gateway.HookAnswer{}, &gateway.BusyError{RetryAfter: busy.RetryAfter}
-	case errors.As(err, &refusal):
+	if errors.As(err, &refusal) && refusal.Cause == nil {
 		return gateway.HookAnswer{}, &gateway.HookRefusal{Status: refusal.Status(), Reason: refusal.Reason}
 	}
-	return gateway.HookAnswer{}, err
+	return gateway.HookAnswer{}, refused(err)
 }
 
 // eventDoor is where topics and asynchronous invocations go.

@@ -219,14 +219,6 @@ type offering struct{ sink *intake.Sink }
 
 func (o offering) Accept(ctx context.Context, events []event.Message) error {
 	_, err := o.sink.Offer(ctx, events)
-	var invalid *intake.InvalidError
-	var busy *intake.BusyError
-	switch {
-	case errors.As(err, &invalid):
-		return &source.InvalidError{Index: invalid.Index, Field: invalid.Field, Reason: invalid.Reason}
-	case errors.As(err, &busy):
-		return &source.BusyError{RetryAfter: busy.RetryAfter}
-	}
 	return err
 }
 

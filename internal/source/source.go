@@ -101,21 +101,25 @@ type FieldError struct{ Field, Reason string }
 
 func (e *FieldError) Error() string { return e.Field + " " + e.Reason }
 
-// InvalidError is what a sink whose far side waits for an answer fails with, when an event
-// breaks the trigger's rules. The far side may read it.
+// InvalidError says which event breaks which rule, to a far side that waits for an answer.
+// It may read all of it.
 type InvalidError struct {
-	Index         int // of the event in the call
-	Field, Reason string
+	Index  int    // of the event in the call
+	ID     string // as the event has it
+	Field  string // of the event: type, data/items/0/price, …
+	Reason string
 }
 
 func (e *InvalidError) Error() string {
 	return fmt.Sprintf("event %d: %s %s", e.Index, e.Field, e.Reason)
 }
 
-// BusyError is what such a sink fails with when too many events wait already.
+// BusyError says that too many events wait already, to a far side that can come again.
 type BusyError struct{ RetryAfter time.Duration }
 
-func (e *BusyError) Error() string { return "too many events wait already" }
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("too many events wait: try again in %s", e.RetryAfter)
+}
 
 // ErrRefused is what Sink.Accept fails with, wrapped, when trying again is of no use: the
 // trigger has gone, or may not do this any more.

@@ -121,14 +121,13 @@ func first(int) int { return 0 }
 
 func (n *node) eventCall(c *delivery.Call, v *function.Version) (*invoke.Call, error) {
 	m := c.Messages[0]
-	chain, depth := caused(m)
 	call := &invoke.Call{
 		Ref: c.Ref, RequestID: n.ids.next(), Method: http.MethodPost, Path: "/", Headers: map[string][]string{},
 		Principal: identity.Principal{
 			Kind: "trigger", ID: c.Ref.String() + "/" + c.Trigger,
 			Scopes: []identity.Scope{{Action: identity.Invoke, Namespace: c.Ref.Namespace, Function: c.Ref.Name}},
 		},
-		Event: invoke.Event{ID: m.ID, Source: c.Trigger, Attempt: c.Attempt, Replay: c.Replay, Chain: chain, Depth: depth},
+		Event: invoke.Event{ID: m.ID, Source: c.Trigger, Attempt: c.Attempt, Replay: c.Replay, Chain: m.Chain.ID, Depth: m.Chain.Depth},
 	}
 	if len(c.Messages) > 1 {
 		call.Event.Count = len(c.Messages)
@@ -209,14 +208,13 @@ func asSchedule(call *invoke.Call, c *delivery.Call) (err error) {
 	m := c.Messages[0]
 	var tick struct {
 		Scheduled time.Time `json:"scheduled"`
-		Cron      string    `json:"cron"`
 	}
 	if err := json.Unmarshal(m.Data, &tick); err != nil {
 		return err
 	}
 	call.Trigger = invoke.TriggerSchedule
 	call.Headers["content-type"] = []string{"application/json"}
-	call.Body, err = json.Marshal(map[string]any{"scheduledTime": tick.Scheduled.UnixMilli(), "cron": tick.Cron})
+	call.Body, err = json.Marshal(map[string]any{"scheduledTime": tick.Scheduled.UnixMilli()})
 	return err
 }
 

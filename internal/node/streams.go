@@ -8,7 +8,6 @@ import (
 
 	"github.com/casemate-dev/casemate/internal/bus"
 	"github.com/casemate-dev/casemate/internal/delivery"
-	"github.com/casemate-dev/casemate/internal/event"
 	"github.com/casemate-dev/casemate/internal/intake"
 )
 
@@ -143,9 +142,6 @@ func (c cabinet) Delete(ctx context.Context, key string) error {
 	}
 	return err
 }
-
-// caused reports an event's chain for the receipt.
-func caused(m *event.Message) (chain string, depth int) { return m.Chain.ID, m.Chain.Depth }
 
 // settleTime is how long counting what waits may take.
 const settleTime = 5 * time.Second

@@ -1,6 +1,6 @@
 // Package connector is for authors of connectors: programs that bring events from outside
 // to a Casemate node. The node starts one for each trigger, and both speak lines of JSON
-// on the connector's stdin and stdout; docs/connectors.md has the protocol, this package
+// on the connector's stdin and stdout; docs/spec/connector.md has the protocol, this package
 // speaks it.
 //
 //	func main() {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// maxNodeLine bounds a line of the node, in bytes: docs/connectors.md.
+// maxNodeLine bounds a line of the node, in bytes: docs/spec/connector.md.
 const maxNodeLine = 2 << 20
 
 // message is any line of the protocol; which fields it has depends on Message.

@@ -1,6 +1,6 @@
 // Command casemate-connector-redis brings the entries of a Redis stream to a Casemate node,
 // as a member of a consumer group. An entry is acknowledged after the node has it on disk;
-// docs/connectors.md has its settings.
+// connectors/README.md has its settings.
 package main
 
 import (

@@ -1,6 +1,6 @@
 // Command casemate-connector-sqs brings the messages of an Amazon SQS queue, or of one that
 // speaks its protocol, to a Casemate node. A message is deleted after the node has it on
-// disk; docs/connectors.md has its settings.
+// disk; connectors/README.md has its settings.
 package main
 
 import (

@@ -1,5 +1,5 @@
 // Package connector runs sources that are programs of their own: connectors, which an
-// operator installs beside the node. docs/connectors.md has the protocol that they speak.
+// operator installs beside the node. docs/spec/connector.md has the protocol that they speak.
 //
 // Only node imports it. There is one process for each trigger. It is not trusted: it gets
 // the credentials of its own connection and no others, an empty environment, a user id of

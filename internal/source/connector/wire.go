@@ -19,7 +19,7 @@ import (
 // protocols are the versions of the protocol that we speak.
 var protocols = []int{1}
 
-// Bounds of the protocol, in bytes unless they count: docs/connectors.md.
+// Bounds of the protocol, in bytes unless they count: docs/spec/connector.md.
 const (
 	maxEvents     = 1024     // without an answer
 	maxBytes      = 16 << 20 // of lines of events without an answer

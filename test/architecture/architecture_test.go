@@ -428,16 +428,16 @@ func write(t testing.TB, file, content string) {
 	}
 }
 
-// TestClaimsNameTestsThatExist reads the table of SECURITY.md.
+// TestClaimsNameTestsThatExist reads the table of docs/evidence.md.
 func TestClaimsNameTestsThatExist(t *testing.T) {
 	t.Parallel()
-	doc, err := os.ReadFile(filepath.Join(root(t), "SECURITY.md"))
+	doc, err := os.ReadFile(filepath.Join(root(t), "docs", "evidence.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	names := regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(string(doc), -1)
 	if len(names) == 0 {
-		t.Fatal("SECURITY.md names no test")
+		t.Fatal("docs/evidence.md names no test")
 	}
 	var tests bytes.Buffer
 	for _, below := range []string{"test", "internal", "engine"} {
@@ -455,7 +455,45 @@ func TestClaimsNameTestsThatExist(t *testing.T) {
 	}
 	for _, name := range names {
 		if !bytes.Contains(tests.Bytes(), []byte("func "+name+"(")) {
-			t.Errorf("SECURITY.md relies on %s, and there is no such test", name)
+			t.Errorf("docs/evidence.md relies on %s, and there is no such test", name)
 		}
+	}
+}
+
+// TestLinksLeadSomewhere follows the links between our own pages.
+func TestLinksLeadSomewhere(t *testing.T) {
+	t.Parallel()
+	link := regexp.MustCompile(`\]\(([^)#\s]+)[^)]*\)`)
+	seen := 0
+	err := filepath.WalkDir(root(t), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if n := d.Name(); n == "node_modules" || n == "bin" || n == "testdata" || n == "target" || strings.HasPrefix(n, ".") && path != root(t) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".md") {
+			return nil
+		}
+		page, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range link.FindAllStringSubmatch(string(page), -1) {
+			if strings.Contains(m[1], "://") || strings.HasPrefix(m[1], "mailto:") {
+				continue
+			}
+			seen++
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), m[1])); err != nil {
+				t.Errorf("%s links to %s: %v", path, m[1], err)
+			}
+		}
+		return nil
+	})
+	if err != nil || seen < 10 {
+		t.Fatalf("%d links: %v", seen, err)
 	}
 }

@@ -4,14 +4,15 @@ package main
 // row only while the row misses its goal.
 func reason(id string) string {
 	const (
-		around = "The guest is the smaller part: TLS, HTTP, the gateway, the receipt and the hand-over to the sandbox process take more than the whole bare server (profile.wasm.c.c32)"
+		around = "Guest and restored memory are a twelfth. By perf, on a busy machine, a third is what the bare server does too (HTTP, TLS, sockets), a ninth is the receipt with its journal and stream, as much the hand-over between the processes, a twentieth the watching threads of the two Go runtimes, which wake every half millisecond, and nearly as much the line in the access log"
 		golang = "About half is the guest: encoding/json in WebAssembly, and some twenty pages that it writes and we put back (profile.wasm.go.c32)"
-		cold   = "Supposed: 14 MB of machine code are read, unsealed, sent to the process and attached there"
+		cold   = "Machine code: for 19 MB of it a third of the time goes to reading, unsealing and writing it to where it is mapped (1.6 µs for each new page, and AES at 5.6 GB/s, on both processors), a fifth to the engine, which sums all of it up; then a fifth to freezing the memory, and the rest to data, the start of the runtime and the call (trace of the runner)"
 		flood  = "Seven tenths of the processors go to the node, most of that to storing 64 KiB of log for each call: each line is encoded, sealed and written as a message of its own (perf). The sandbox, which counts and drops the rest, has a tenth"
 		idle   = "Of each, 7 KB live (its record, its route, and JetStream's index of its five keys), and twice as much is space between them that other garbage left and Go cannot give back (heap profiles at 1 and at 1,000). The rest is what a node keeps once it has worked at all, some 3 MB"
-		wanted = "Memory that is given, cleared and copied takes a processor in pieces that nothing interrupts, and calls of less than two milliseconds are not asked to rest; what two loops of the kernel's lowest rank cost outside of the node is the row machine. wrk corrects its percentiles for calls that it could not make meanwhile, so one answer that takes 100 ms counts as hundreds; the note has the calls of one caller, each counted once"
-		events = "A quarter of the processors' time is the invocation with its receipt, a fifth the server's atomic batch, which makes and syncs files of its own for each, a twelfth the event's JSON (CPU profile of events.durable.batched). Single callers store some 16 events with each sync, the peer's batches 100 (strace)"
-		rows   = "Each row is an event of its own: decoded, checked, stored with a sync, run and put on record, where the peer only prints it. Not profiled"
+		wanted = "A function that is called again and again rests between its calls as one that computes for long does between its turns, and within the process p99 beside it is what it is alone (BenchmarkNeighbour). What is left is the queue before the two processors: beside such a load the node's threads have half of them, the sandbox's a third, wrk a tenth, and of the waits above half a millisecond as much is behind the node's own threads and wrk's as behind the guests' (perf sched). What two loops of the kernel's lowest rank cost outside of the node is the row machine. wrk corrects its percentiles for calls that it could not make meanwhile; the note has the calls of one caller, each counted once"
+		events = "A quarter of the processors' time is the server's atomic batch, a quarter of that the files which it makes and syncs for each; a fifth is the function's delivery, most of it the invocation with its receipt, an eighth allocating, a twentieth digests (CPU profile of both rows). Single callers fill the batches: 965 of the 1,000 events that one may have (counted). What each of them costs beyond batched is its own way through the door"
+		rows   = "Of the time, what the peer takes is PostgreSQL's own commit and sending; then comes what events.latency takes, which is nearly all that is left: the event is stored with a sync and comes back from the server's consumer before it is run, and JetStream alone takes nearly as long for that (quiet run: 0.94 ms, of which 0.38 and 0.50; trace of each step). A following that waits for the commit, or a timer, is not among it: the row is stored while its transaction's end is still on its way"
+		many   = "The rows that wait are bounded by what follows them: reading and decoding the log is a twenty-eighth of the processors' time, the door a fourteenth, and the rest storing, delivering, running and putting on record, as in events.drain (CPU profile)"
 		beside = "While memory is given to a flood, or processes are made and ended for it, the kernel of this machine lets nobody else have that processor (it is built without preemption), up to a tick of 4 ms; beside floods that compute in their own code p99 stays near what it is alone"
 	)
 	for _, r := range []struct{ id, why string }{
@@ -24,26 +25,26 @@ func reason(id string) string {
 		{"js.hono.c32", "An interpreter against a compiler: some 3,400 bytecodes a request, cold caches for each (profile.js.hono.c32)"},
 		{"wasm.cold.go", cold},
 		{"wasm.cold.go-command", cold},
-		{"wasm.cold.js", "Supposed: the engine is loaded ahead, but the bundle is evaluated and its memory frozen when the namespace comes"},
+		{"wasm.cold.js", "The engine is loaded ahead; of 6 ms in the runner, evaluating the bundle takes 2 and freezing its memory 2 (trace of the runner)"},
 		{"wasm.neighbour.spin", wanted},
 		{"wasm.neighbour.allocate", wanted},
 		{"wasm.neighbour.recurse", wanted},
 		{"wasm.neighbour.log", flood},
 		{"node.functions.idle.c", idle},
-		{"native.fresh.go", "The kernel makes six namespaces, mounts and control groups for each, and takes them away again, for a program that starts in two milliseconds. Not profiled"},
+		{"native.fresh.go", "The processors are the limit, not the one thread that makes the processes (perf). Of what a box takes beside its program, a third is the init, most of it the start of Go's runtime and its pages; a tenth each are the network, made and taken away, and the control groups"},
 		{"native.rss.go", "The init of the sandbox is a Go program too and takes about a megabyte"},
 		{"native.handover", "Two calls of the broker, another process: the sandbox is thawed, and what it used is asked for"},
 		{"events.durable", events},
 		{"events.durable.batched", events},
 		{"events.postgres", rows},
-		{"events.postgres.rows", rows},
+		{"events.postgres.rows", many},
 		{"native.neighbour.cpu", beside},
 		{"native.neighbour.memory", beside},
 		{"native.neighbour.forks", beside},
 		{"native.neighbour.disk", beside},
 		{"native.neighbour.log", beside},
 		{"native.neighbour.descriptors", beside},
-		{"http.framework.c32", "The framework alone takes a quarter of a millisecond; before it come TLS and HTTP in Go, key, receipt, and one request at a time for each instance. Not profiled"},
+		{"http.framework.c32", "The framework alone takes a quarter of a millisecond; before it come TLS and HTTP in Go, key, receipt, and one request at a time for each instance. Two thirds of the processors' time is Node.js's own in the sandbox (per process, from /proc), more than the peer's takes for the same requests. Supposed: a caller that leaves with its request under way costs the instance, so each load begins with a new one, which is not compiled yet"},
 		{"node.functions.idle.js", idle + ", and 6 MB for the engine, loaded in the process that waits"},
 	} {
 		if r.id == id {

@@ -2,9 +2,6 @@ package codestore
 
 import (
 	"cmp"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -29,16 +26,6 @@ const DefaultMaxBytes = 4 << 30
 // KeySize is the length of the sealing key, in bytes.
 const KeySize = 32
 
-// A file is the magic, a nonce, and the code under AES-256-GCM. The magic and the
-// file's name are authenticated with it. A nonce is random; 2^32 files could be
-// written before one might be expected to repeat (NIST SP 800-38D, section 8.3).
-const (
-	magic      = "casemate-code-2\n"
-	nonceSize  = 12
-	tagSize    = 16
-	headerSize = len(magic) + nonceSize
-)
-
 // Config says where and how. Dir, Key, Clock and Logger are required.
 type Config struct {
 	Dir      string // created with mode 0700 when absent
@@ -51,7 +38,7 @@ type Config struct {
 // Store is a directory of sealed code.
 type Store struct {
 	dir    string
-	seal   cipher.AEAD
+	key    []byte
 	max    int64
 	clock  func() time.Time
 	logger *slog.Logger
@@ -85,16 +72,8 @@ func Open(c Config) (*Store, error) {
 	case c.Clock == nil || c.Logger == nil:
 		return nil, errors.New("opening the code store: Config.Clock or Config.Logger is missing; give the node's")
 	}
-	block, err := aes.NewCipher(c.Key)
-	if err != nil {
-		return nil, fmt.Errorf("opening the code store: %v", err)
-	}
-	seal, err := cipher.NewGCM(block)
-	if err != nil {
-		return nil, fmt.Errorf("opening the code store: %v", err)
-	}
 	s := &Store{
-		dir: c.Dir, seal: seal, max: c.MaxBytes, clock: c.Clock, logger: c.Logger, files: map[string]file{},
+		dir: c.Dir, key: slices.Clone(c.Key), max: c.MaxBytes, clock: c.Clock, logger: c.Logger, files: map[string]file{},
 	}
 	if err := s.openDir(); err != nil {
 		return nil, fmt.Errorf("opening the code store: %v", err)
@@ -159,67 +138,76 @@ func isName(name string) bool {
 // Get gives the code that was put under the key, and whether there is any that may
 // be executed. The slice is the caller's.
 func (s *Store) Get(key function.Digest) (code []byte, ok bool) {
-	name, ok := nameOf(key)
-	if !ok {
+	ok, err := s.Fetch(key, func(size int64) (io.WriterAt, error) {
+		code = make([]byte, size)
+		return heap(code), nil
+	})
+	if !ok || err != nil {
 		return nil, false
 	}
+	return code, true
+}
+
+// heap is memory to write to.
+type heap []byte
+
+// WriteAt implements io.WriterAt.
+func (h heap) WriteAt(p []byte, at int64) (int, error) { return copy(h[at:], p), nil }
+
+// Fetch writes the code that was put under the key to where room says, once room was
+// told its size in bytes. What was written is that code, whole, when found is true and
+// err nil; otherwise it may be anything and must not be used. Pieces are written from
+// several goroutines at once, each of which has been checked. err is what room or the
+// writing failed with.
+func (s *Store) Fetch(key function.Digest, room func(size int64) (io.WriterAt, error)) (found bool, err error) {
+	name, ok := nameOf(key)
+	if !ok {
+		return false, nil
+	}
 	path := filepath.Join(s.dir, name)
-	code, err := s.open(path, name)
+	var elsewhere *writeError
+	err = s.open(path, name, room)
 	switch {
 	case err == nil:
 		s.touch(path, name)
-		return code, true
+		return true, nil
+	case errors.As(err, &elsewhere):
+		return true, elsewhere.cause
 	case errors.Is(err, os.ErrNotExist):
-		return nil, false
 	case errors.Is(err, errSeal):
 		s.refuse(path, name, err)
-		return nil, false
 	default:
 		s.logger.Warn("compiled code cannot be read; it is made anew", slog.String("file", path), slog.Any("error", err))
-		return nil, false
 	}
+	return false, nil
 }
 
 // errSeal means that a file is not what Put wrote.
 var errSeal = errors.New("the seal does not hold")
 
-// open reads a file into memory and checks there what it will give: nothing that
-// changes on disk later can change it.
-func (s *Store) open(path, name string) ([]byte, error) {
+// open reads a file piece by piece, and checks each in memory before it hands it on:
+// nothing that changes on disk later can change it.
+func (s *Store) open(path, name string, room func(int64) (io.WriterAt, error)) error {
 	// Without O_NONBLOCK a pipe put in place of the file would hold us up for ever.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, syscall.ELOOP) {
-		return nil, fmt.Errorf("it is a symbolic link: %w", errSeal)
+		return fmt.Errorf("it is a symbolic link: %w", errSeal)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("it is not a regular file: %w", errSeal)
+		return fmt.Errorf("it is not a regular file: %w", errSeal)
 	}
-	if info.Size() < int64(headerSize+tagSize) || info.Size() > s.max {
-		return nil, fmt.Errorf("it has %d bytes: %w", info.Size(), errSeal)
+	if info.Size() > s.max {
+		return fmt.Errorf("it has %d bytes: %w", info.Size(), errSeal)
 	}
-	b := make([]byte, info.Size())
-	if _, err := io.ReadFull(f, b); errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("it became shorter: %w", errSeal)
-	} else if err != nil {
-		return nil, err
-	}
-	if string(b[:len(magic)]) != magic {
-		return nil, errSeal
-	}
-	code := b[headerSize:]
-	code, err = s.seal.Open(code[:0], b[len(magic):headerSize], code, []byte(magic+name))
-	if err != nil {
-		return nil, errSeal
-	}
-	return code, nil
+	return s.unseal(f, info.Size(), name, room)
 }
 
 func (s *Store) touch(path, name string) {
@@ -239,7 +227,7 @@ func (s *Store) touch(path, name string) {
 func (s *Store) refuse(path, name string, why error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	if _, err := s.open(path, name); err == nil || errors.Is(err, os.ErrNotExist) {
+	if err := s.open(path, name, nowhere); err == nil || errors.Is(err, os.ErrNotExist) {
 		return // somebody was here before: it was removed, and perhaps made anew
 	}
 	s.mu.Lock()
@@ -270,18 +258,17 @@ func (s *Store) Put(key function.Digest, code []byte) error {
 	if !ok {
 		return fmt.Errorf("keeping compiled code: %.80q is not a key", key)
 	}
-	size := int64(headerSize + len(code) + tagSize)
+	size := sealedSize(int64(len(code)))
 	if size > s.max {
 		return fmt.Errorf("keeping compiled code: %d bytes exceed the %d that the store may have", size, s.max)
 	}
-	b := make([]byte, 0, size)
-	b = append(b, magic...)
-	b = b[:headerSize]
-	_, _ = rand.Read(b[len(magic):]) // it never fails
-	b = s.seal.Seal(b, b[len(magic):], code, []byte(magic+name))
+	b, err := s.sealed(name, code)
+	if err != nil {
+		return fmt.Errorf("keeping compiled code: %v", err)
+	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	err := s.remove(name)
+	err = s.remove(name)
 	if err == nil {
 		s.makeRoom(size)
 		err = durable.WriteFile(filepath.Join(s.dir, name), b)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -114,6 +115,11 @@ func TestChangedCodeIsNeverGiven(t *testing.T) {
 		}
 	}
 	for name, attack := range map[string]func(*testing.T, *bench){
+		"two pieces swapped":  rearranged(1, 0, 2),
+		"the end left out":    rearranged(0, 1),
+		"the middle left out": rearranged(0, 2),
+		"a piece twice":       rearranged(0, 1, 1, 2),
+		"the end twice":       rearranged(0, 1, 2, 2),
 		"a byte of the form":  change(3),
 		"a byte of the seal":  change(20),
 		"a byte of the code":  change(-5),
@@ -187,6 +193,91 @@ func replace(by func(path string) error) func(*testing.T, *bench) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// rearranged puts the sealed pieces of a file in another order, leaves some out, or takes
+// them twice. Each holds by itself.
+func rearranged(order ...int) func(*testing.T, *bench) {
+	return func(t *testing.T, b *bench) {
+		const header, piece = 48, 128<<10 + 16
+		content := bytes.Repeat([]byte("x"), 3*(128<<10))
+		b.put(t, key(1), string(content))
+		sealed := read(t, b.file(key(1)))
+		if len(sealed) != header+3*piece {
+			t.Fatalf("the file has %d bytes; this test knows another form", len(sealed))
+		}
+		changed := bytes.Clone(sealed[:header])
+		for _, n := range order {
+			changed = append(changed, sealed[header+n*piece:][:piece]...)
+		}
+		write(t, b.file(key(1)), changed)
+	}
+}
+
+// TestFetchHandsOnWhatWasChecked looks at each piece as it comes.
+func TestFetchHandsOnWhatWasChecked(t *testing.T) {
+	t.Parallel()
+	b := open(t, filepath.Join(t.TempDir(), "code"))
+	content := make([]byte, 5*(128<<10)+77)
+	for i := range content {
+		content[i] = byte(i * 7 >> 3)
+	}
+	b.put(t, key(1), string(content))
+	for _, size := range []int{0, 1, 128 << 10, 128<<10 + 1} {
+		b.put(t, key(2), string(content[:size]))
+		b.want(t, key(2), string(content[:size]))
+	}
+	into := &taker{got: make([]byte, len(content))}
+	fetch := func() (bool, error) {
+		return b.Fetch(key(1), func(size int64) (io.WriterAt, error) {
+			if int(size) != len(content) {
+				t.Errorf("room for %d bytes is asked for", size)
+			}
+			return into, into.refuses
+		})
+	}
+	if found, err := fetch(); !found || err != nil || !bytes.Equal(into.got, content) {
+		t.Errorf("found %v, %v", found, err)
+	}
+	// Who has no room learns that, and the file is none the worse.
+	into.refuses = errors.New("no room")
+	if _, err := fetch(); !errors.Is(err, into.refuses) {
+		t.Errorf("no room: %v", err)
+	}
+	into.refuses, into.fails = nil, errors.New("full")
+	if _, err := fetch(); !errors.Is(err, into.fails) {
+		t.Errorf("nowhere to write: %v", err)
+	}
+	b.want(t, key(1), string(content))
+	// A changed piece is not handed on, whatever was before it.
+	sealed := read(t, b.file(key(1)))
+	sealed[len(sealed)-20] ^= 1
+	write(t, b.file(key(1)), sealed)
+	into.fails, into.got = nil, make([]byte, len(content))
+	if found, err := fetch(); found || err != nil {
+		t.Errorf("changed: found %v, %v", found, err)
+	}
+	if last := into.got[5*(128<<10):]; !bytes.Equal(last, make([]byte, 77)) {
+		t.Errorf("a piece was handed on whose seal does not hold: %q", last)
+	}
+	b.gone(t, key(1))
+}
+
+// taker takes code, or does not.
+type taker struct {
+	mu             sync.Mutex
+	got            []byte
+	refuses, fails error
+}
+
+// WriteAt implements io.WriterAt.
+func (k *taker) WriteAt(p []byte, at int64) (int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.fails != nil {
+		return 0, k.fails
+	}
+	return copy(k.got[at:], p), nil
 }
 
 func TestRemovingALinkLeavesWhatItPointsTo(t *testing.T) {

@@ -95,6 +95,10 @@ func attacks() map[string]func() error {
 		"pair of sockets":           call(unix.SYS_SOCKETPAIR, unix.AF_UNIX, unix.SOCK_STREAM, 0, at),
 		"take a descriptor":         call(unix.SYS_RECVMSG, connection, at, unix.MSG_DONTWAIT),
 		"hand a descriptor over":    call(unix.SYS_SENDMSG, connection, at, unix.MSG_DONTWAIT),
+		"write its code":            call(unix.SYS_PWRITE64, placedCode, at, 1, 0),
+		"map its code to write":     call(unix.SYS_MMAP, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED, placedCode, 0),
+		"cut its code":              call(unix.SYS_FTRUNCATE, placedCode, 0),
+		"keep the node from it":     call(unix.SYS_FCNTL, placedCode, unix.F_ADD_SEALS, unix.F_SEAL_WRITE),
 		"execute by path":           call(unix.SYS_EXECVE, path("/nothing"), 0, 0),
 		"execute by descriptor":     call(unix.SYS_EXECVEAT, connection, path(""), 0, 0, unix.AT_EMPTY_PATH),
 		"fork":                      fork(uintptr(unix.SIGCHLD)),
@@ -187,6 +191,8 @@ func TestSealedSandboxCannot(t *testing.T) {
 		// forbidden; what is known but not for these arguments is not valid.
 		other := map[string]syscall.Errno{
 			"open with openat2": unix.ENOSYS, "hold another": unix.ENOSYS, "rings": unix.ENOSYS, "mount, the new way": unix.ENOSYS,
+			// Its code's file it has to read only, which is the file's own refusal.
+			"write its code": unix.EBADF, "map its code to write": unix.EACCES, "cut its code": unix.EINVAL,
 			"other landlock rules": unix.ENOSYS, "allow dumps": unix.EINVAL, "a lease": unix.EINVAL, "type into a terminal": unix.ENOTTY,
 		}
 		for _, name := range slices.Sorted(maps.Keys(attacks())) {

@@ -30,9 +30,13 @@ func (b boxed) start(ctx context.Context, o order) (life, error) {
 	if err != nil {
 		return nil, err
 	}
+	files := []*os.File{o.conn}
+	if o.code != nil {
+		files = append(files, o.code)
+	}
 	x, err := b.boxes.Start(ctx, box.Spec{
 		Executable: o.binary, Args: plan{memory: o.memory, boxed: true}.args(), Env: []string{},
-		Files: []*os.File{o.conn}, Stderr: o.words,
+		Files: files, Stderr: o.words,
 		// For the map of the process's own pages, which it opens before it seals itself.
 		Proc:   true,
 		Filter: program, Memory: o.most, Processes: maxProcesses, OpenFiles: maxFiles,

@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 
 	"github.com/casemate-dev/casemate/internal/function"
@@ -16,6 +17,30 @@ type Code interface {
 	Get(key function.Digest) (code []byte, ok bool)
 	Put(key function.Digest, code []byte) error
 	Delete(key function.Digest)
+}
+
+// Fetcher is a Code that can write code where it is wanted. What it wrote is whole, and
+// what was put under that key, when found is true and err nil, and must not be used
+// otherwise. It writes from several goroutines at once. err is what room or the writing
+// failed with.
+type Fetcher interface {
+	Fetch(key function.Digest, room func(size int64) (io.WriterAt, error)) (found bool, err error)
+}
+
+// fetch writes code that the store has to where room says.
+func fetch(c Code, key function.Digest, room func(size int64) (io.WriterAt, error)) (found bool, err error) {
+	if f, ok := c.(Fetcher); ok {
+		return f.Fetch(key, room)
+	}
+	code, ok := c.Get(key)
+	if !ok {
+		return false, nil
+	}
+	to, err := room(int64(len(code)))
+	if err == nil {
+		_, err = to.WriteAt(code, 0)
+	}
+	return true, err
 }
 
 // module is what can be compiled.

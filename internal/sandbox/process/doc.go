@@ -22,8 +22,9 @@
 //
 // A module is compiled once, in a process of its own that runs no guest and ends
 // afterwards, and what came of it is kept by whoever implements Code. Sandboxes get
-// the compiled code. Scripts are sent as they are, to the engine that a process has
-// loaded for all of them.
+// the compiled code: it is unsealed into a file without a name that the one process has
+// from its start, to read only, and is executed from there (codeFile). Scripts are sent as
+// they are, to the engine that a process has loaded for all of them.
 //
 // # What locks a process in
 //

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/casemate-dev/casemate/internal/function"
-	"github.com/casemate-dev/casemate/internal/sandbox/wire"
 )
 
 // sweepEvery is how often unused versions and processes are looked for, at the most.
@@ -58,7 +57,7 @@ func (r *Runner) sweep() {
 // sweep unloads what is unused in a process that serves a namespace, and reports
 // whether the process is.
 func (p *process) sweep(now time.Time) bool {
-	var unload []uint32
+	var unload []*load
 	p.mu.Lock()
 	if p.dead || p.namespace == "" {
 		p.mu.Unlock()
@@ -82,16 +81,14 @@ func (p *process) sweep(now time.Time) bool {
 	for _, v := range victims {
 		v.l.retired = true
 		if p.drop(v.id, v.l) {
-			unload = append(unload, v.l.stream)
+			unload = append(unload, v.l)
 		}
 	}
 	p.mu.Unlock()
 	if idle {
 		return true
 	}
-	for _, stream := range unload {
-		_ = p.out.Send(wire.Unload, stream)
-	}
+	p.unload(unload...)
 	return false
 }
 

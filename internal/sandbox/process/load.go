@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"time"
 
@@ -31,6 +32,8 @@ type load struct {
 	finished bool
 	failure  *sandbox.Error
 	cost     int64
+	placed   int64 // bytes of compiled code in the process's file, and where
+	at       int64
 	base     *load // what it is made from and keeps in use, or nil
 	uses     int   // invocations and preparations that hold it, or loads made from it
 	last     int64 // when it was last used, as a running number
@@ -110,7 +113,7 @@ func (p *process) release(id function.Digest, l *load) {
 	p.mu.Unlock()
 	p.active.Add(-1)
 	if unload {
-		_ = p.out.Send(wire.Unload, l.stream)
+		p.unload(l)
 	}
 }
 
@@ -132,6 +135,15 @@ func (p *process) drop(id function.Digest, l *load) bool {
 	return l.failure == nil && !p.dead
 }
 
+// unload has the process forget versions that drop took off the books, and gives back
+// what their code took. Nothing of theirs runs: whoever used one has had its last word.
+func (p *process) unload(versions ...*load) {
+	for _, l := range versions {
+		_ = p.out.Send(wire.Unload, l.stream)
+		p.child.code.drop(l.at, l.placed)
+	}
+}
+
 // retire drops a version as soon as nobody uses it.
 func (p *process) retire(id function.Digest) {
 	p.mu.Lock()
@@ -144,7 +156,7 @@ func (p *process) retire(id function.Digest) {
 	}
 	p.mu.Unlock()
 	if unload {
-		_ = p.out.Send(wire.Unload, l.stream)
+		p.unload(l)
 	}
 }
 
@@ -256,11 +268,9 @@ func (p *process) loadModule(l *load, m module, spec wire.LoadSpec) *sandbox.Err
 	}
 	stored := false
 	failure := p.carrying(func() *sandbox.Error {
-		code, ok := r.code.Get(r.codeKey(m.digest))
-		if stored = ok && len(code) <= wire.MaxCompiled; !stored {
-			return nil
-		}
-		return p.loadAs(l, spec, code)
+		var failure *sandbox.Error
+		stored, failure = p.loadFrom(r.code, l, m, spec)
+		return failure
 	})
 	if stored {
 		return failure
@@ -269,8 +279,61 @@ func (p *process) loadModule(l *load, m module, spec wire.LoadSpec) *sandbox.Err
 	if failure != nil {
 		return failure
 	}
-	return p.carrying(func() *sandbox.Error { return p.loadAs(l, spec, code) })
+	return p.carrying(func() *sandbox.Error {
+		_, failure := p.loadFrom(justMade(code), l, m, spec)
+		return failure
+	})
 }
+
+// justMade is code that need not be read from the store.
+type justMade []byte
+
+// Get implements Code.
+func (c justMade) Get(function.Digest) ([]byte, bool) { return c, true }
+
+// Put implements Code.
+func (justMade) Put(function.Digest, []byte) error { return nil }
+
+// Delete implements Code.
+func (justMade) Delete(function.Digest) {}
+
+// loadFrom has code of a store loaded, if the store has it: from the process's file
+// where there is one, and else it is sent.
+func (p *process) loadFrom(store Code, l *load, m module, spec wire.LoadSpec) (stored bool, failure *sandbox.Error) {
+	key, file := p.runner.codeKey(m.digest), p.child.code
+	if file == nil {
+		code, ok := store.Get(key)
+		if !ok || len(code) > wire.MaxCompiled {
+			return false, nil
+		}
+		return true, p.loadAs(l, spec, code)
+	}
+	file.drop(l.at, l.placed) // of an attempt before this one
+	l.placed = 0
+	found, err := fetch(store, key, func(size int64) (to io.WriterAt, err error) {
+		if size > wire.MaxCompiled {
+			return nil, errTooMuch
+		}
+		to, l.at = file.room(size)
+		l.placed = size
+		return to, nil
+	})
+	switch {
+	case !found || errors.Is(err, errTooMuch):
+		file.drop(l.at, l.placed)
+		l.placed = 0
+		return false, nil
+	case err != nil && !p.alive():
+		return true, lost(err.Error())
+	case err != nil:
+		return true, &sandbox.Error{Kind: sandbox.Unavailable, Public: "the function's code could not be loaded; try again", Cause: err}
+	}
+	spec.At, spec.Placed = l.at, l.placed
+	return true, p.loadAs(l, spec, nil)
+}
+
+// errTooMuch means that a store has more under a key than any code can be.
+var errTooMuch = errors.New("too much for compiled code")
 
 // subjectOf says how a version is loaded.
 func (r *Runner) subjectOf(v *function.Version) subject {
@@ -327,7 +390,10 @@ func (p *process) handleLoad(f wire.Frame) error {
 // will repeat is remembered, so that calling a version that cannot run costs nothing;
 // others are forgotten, so that the next call tries again.
 func (p *process) book(id function.Digest, l *load, failure *sandbox.Error) {
-	var unload []uint32
+	if failure != nil {
+		p.child.code.drop(l.at, l.placed)
+	}
+	var unload []*load
 	p.mu.Lock()
 	l.failure, l.finished = failure, true
 	switch {
@@ -348,7 +414,7 @@ func (p *process) book(id function.Digest, l *load, failure *sandbox.Error) {
 		l.base = nil
 	}
 	if p.drop(id, l) {
-		unload = append(unload, l.stream)
+		unload = append(unload, l)
 	}
 	for p.cost > p.runner.moduleBytes || len(p.loads) > maxLoads {
 		victimID, victim := p.leastUsed(l)
@@ -357,13 +423,11 @@ func (p *process) book(id function.Digest, l *load, failure *sandbox.Error) {
 		}
 		victim.retired = true
 		if p.drop(victimID, victim) {
-			unload = append(unload, victim.stream)
+			unload = append(unload, victim)
 		}
 	}
 	p.mu.Unlock()
-	for _, stream := range unload {
-		_ = p.out.Send(wire.Unload, stream)
-	}
+	p.unload(unload...)
 }
 
 // refusalCost is what a remembered refusal counts for, in bytes.

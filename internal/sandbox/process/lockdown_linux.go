@@ -25,7 +25,7 @@ import (
 // One that the node started itself is in fresh namespaces (spawn_linux.go); the rest it
 // does itself, in this order, before it reads the first byte from its connection:
 //
-//  1. close what it was started with, besides the four descriptors it keeps, and open
+//  1. close what it was started with, besides the five descriptors it keeps, and open
 //     the one file that it will need: the map of its own pages
 //  2. offer itself first when memory is short, and forbid dumps
 //  3. swap the root for an empty one that cannot be written
@@ -36,7 +36,7 @@ import (
 //     compute and to talk over the descriptors that are there
 
 // executable is the descriptor through which the node starts a sandbox.
-const executable = 4
+const executable = 5
 
 // lockDown locks the process in. It gives the map of its own pages, nil when that
 // cannot be had. An error means that a step failed which this
@@ -136,13 +136,14 @@ func seal() error {
 // that Go's runtime has for waiting.
 func closeDescriptors() error {
 	unix.CloseOnExec(connection)
+	unix.CloseOnExec(placedCode)
 	names, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return fmt.Errorf("listing descriptors: %v", err)
 	}
 	for _, n := range names {
 		fd, err := strconv.Atoi(n.Name())
-		if err != nil || fd <= connection {
+		if err != nil || fd <= placedCode {
 			continue
 		}
 		to, err := os.Readlink("/proc/self/fd/" + n.Name())
@@ -243,6 +244,9 @@ func dropPrivileges() error {
 	}
 	return nil
 }
+
+// codeOfNode gives the inherited file for compiled code.
+func codeOfNode() *os.File { return os.NewFile(placedCode, "code") }
 
 // nodeConnection makes the inherited socket usable. It blocks the thread that reads it:
 // whoever reads runs the guests too, keeps its thread for that, and would only be woken

@@ -79,7 +79,7 @@ func sandboxHasNoDescriptors(t *testing.T, way func(*Config)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"2": "pipe:", "3": "socket:"}
+	want := map[string]string{"2": "pipe:", "3": "socket:", "4": "/memfd:code (deleted)"}
 	own := strings.Fields(fields(t, proc(pid, "status"))["NSpid"])
 	// The map of its own pages, and for the one version that is loaded the module's data
 	// and the state that guests begin with.

@@ -22,6 +22,9 @@ func lockDown(plan) (wire.Hello, *os.File, error) {
 	return wire.Hello{Missing: missing}, nil, nil
 }
 
+// codeOfNode gives nothing: here code is sent.
+func codeOfNode() *os.File { return nil }
+
 // nodeConnection makes the inherited socket usable.
 func nodeConnection() (*os.File, error) {
 	if err := syscall.SetNonblock(connection, true); err != nil {

@@ -17,9 +17,12 @@ import (
 // Argv0 is the name under which the binary is started to be a sandbox.
 const Argv0 = "casemate-sandbox"
 
-// connection is the descriptor of the socket to the node, and the only one that a
-// sandbox is meant to have besides the three standard ones.
-const connection = 3
+// The descriptors that a sandbox is meant to have besides the three standard ones: the
+// socket to the node, and on Linux the file in which it finds compiled code.
+const (
+	connection = 3
+	placedCode = 4
+)
 
 // heapLimit is what Go's collector tries to stay below in a sandbox, in bytes. The
 // guests' memory does not count. Compiling is what needs it.
@@ -81,7 +84,7 @@ func run(args []string, clock func() time.Time) int {
 	if err != nil {
 		return die(os.Stderr, exitServe, err)
 	}
-	err = wasm.Serve(conn, wasm.Options{Clock: clock, Memory: plan.memory, Pagemap: pagemap, Hello: hello})
+	err = wasm.Serve(conn, wasm.Options{Clock: clock, Memory: plan.memory, Pagemap: pagemap, Code: codeOfNode(), Hello: hello})
 	if err != nil {
 		return die(os.Stderr, exitServe, err)
 	}

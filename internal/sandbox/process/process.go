@@ -104,6 +104,7 @@ func (p *process) serve() {
 	p.child.words.wait()
 	state := p.child.life.wait()
 	_ = p.child.conn.Close()
+	p.child.code.close()
 	p.out.Close()
 
 	p.mu.Lock()

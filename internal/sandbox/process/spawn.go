@@ -46,7 +46,11 @@ func (s *spawner) close() {
 func (s *spawner) start(_ context.Context, o order) (life, error) {
 	// The uid varies with the process, so that two runners share few of them.
 	cmd := s.profile.command(o.binary, o.serial+uint64(os.Getpid())*64, o.memory)
-	cmd.ExtraFiles = []*os.File{o.conn, o.binary}
+	cmd.ExtraFiles = []*os.File{o.conn}
+	if o.code != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, o.code)
+	}
+	cmd.ExtraFiles = append(cmd.ExtraFiles, o.binary)
 	cmd.Stderr = o.words
 	started := make(chan error)
 	s.jobs <- func() { started <- cmd.Start() }

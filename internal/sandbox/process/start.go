@@ -36,6 +36,7 @@ type order struct {
 	memory int64    // of all guests, in bytes
 	most   int64    // of the whole process, in bytes
 	conn   *os.File // the sandbox's end
+	code   *os.File // where compiled code is put for it, nil without
 	words  *os.File // its standard error
 	serial uint64
 }
@@ -121,6 +122,7 @@ type child struct {
 	life    life
 	conn    *os.File
 	reader  *wire.Reader
+	code    *codeFile // nil where there is none
 	posture Posture
 	words   *lastWords
 	serial  uint64
@@ -140,23 +142,33 @@ func (s *starter) start(most int64) (*child, error) {
 		return nil, err
 	}
 	defer func() { _ = sandbox.Close() }()
-	words := &lastWords{done: make(chan struct{})}
-	theirs, err := words.pipe()
+	code, err := newCodeFile()
 	if err != nil {
 		_ = node.Close()
 		return nil, err
 	}
-	l, err := s.way.start(ctx, order{
-		binary: s.binary, memory: s.memory, most: most, conn: sandbox, words: theirs, serial: serial,
-	})
+	words := &lastWords{done: make(chan struct{})}
+	theirs, err := words.pipe()
+	if err != nil {
+		_ = node.Close()
+		code.close()
+		return nil, err
+	}
+	o := order{binary: s.binary, memory: s.memory, most: most, conn: sandbox, words: theirs, serial: serial}
+	if code != nil {
+		o.code = code.theirs
+	}
+	l, err := s.way.start(ctx, o)
 	_ = theirs.Close()
 	if err != nil {
 		_ = node.Close()
+		code.close()
 		words.wait()
 		return nil, fmt.Errorf("starting: %v%s", err, words.quoted())
 	}
 	_ = sandbox.Close() // so that the connection ends when the process does
-	c := &child{life: l, conn: node, reader: wire.NewReader(node), words: words, serial: serial}
+	code.handed()
+	c := &child{life: l, conn: node, reader: wire.NewReader(node), code: code, words: words, serial: serial}
 	if err := c.awaitReady(ctx); err != nil {
 		return nil, fmt.Errorf("%v (process: %s%s)", err, c.end(), words.quoted())
 	}
@@ -167,6 +179,7 @@ func (s *starter) start(most int64) (*child, error) {
 func (c *child) end() string {
 	c.life.kill()
 	_ = c.conn.Close()
+	c.code.close()
 	c.words.wait()
 	return c.life.wait()
 }

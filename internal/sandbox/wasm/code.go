@@ -1,18 +1,23 @@
 package wasm
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
+	"slices"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/casemate-dev/casemate/internal/function"
+	"github.com/casemate-dev/casemate/internal/sandbox/wasm/memory"
 	"github.com/casemate-dev/casemate/internal/sandbox/wasm/native"
 	"github.com/casemate-dev/casemate/internal/sandbox/wasm/rewrite"
 	"github.com/casemate-dev/casemate/internal/sandbox/wire"
@@ -47,7 +52,7 @@ type facts struct {
 
 // codeMagic begins the encoded form and names it. A change of the form, of the
 // rewriter or of what it means for the engine makes it another.
-const codeMagic = "casemate.code/1\n"
+const codeMagic = "casemate.code/2\n"
 
 // features is what modules may use: core WebAssembly 2.0.
 const features = api.CoreFeaturesV2
@@ -92,7 +97,7 @@ func compile(module []byte, digest function.Digest) ([]byte, *failure) {
 	if err != nil {
 		return nil, badModule("the module is not valid: %v", wire.Cut(err.Error(), 512))
 	}
-	c := code{stub: out.Stub, native: machine, data: packSegments(out.Segments), facts: facts{
+	c := code{stub: out.Stub, native: machine, data: packSegments(joined(out.Segments)), facts: facts{
 		ID: CodeID(), Artifact: digest, Imports: out.Imports, Exports: out.Exports,
 		HasMemory: out.HasMemory, MemoryMin: out.MemoryMin, Globals: out.Globals, HasStart: out.HasStart,
 		Go: madeByGo(module),
@@ -119,6 +124,33 @@ func checkSegments(out *rewrite.Output) error {
 	return nil
 }
 
+// joinBelow is how many zeroes between two segments are kept, in bytes, rather than
+// beginning another: Go's linker leaves out eight, which makes tens of thousands.
+const joinBelow = 256
+
+// joined gives fewer segments that make the same memory: those become one that follow
+// each other closely. Where segments overlap, all stay as they are.
+func joined(segments []rewrite.Segment) []rewrite.Segment {
+	var all []rewrite.Segment
+	end := uint64(0)
+	sorted := slices.SortedFunc(slices.Values(segments), func(a, b rewrite.Segment) int { return cmp.Compare(a.Offset, b.Offset) })
+	for _, s := range sorted {
+		at := uint64(s.Offset)
+		if at < end {
+			return segments
+		}
+		last := len(all) - 1
+		if last >= 0 && at-end < joinBelow {
+			all[last].Data = append(append(all[last].Data, make([]byte, at-end)...), s.Data...)
+		} else {
+			// Not the module's own bytes: others are appended.
+			all = append(all, rewrite.Segment{Offset: s.Offset, Data: bytes.Clone(s.Data)})
+		}
+		end = at + uint64(len(s.Data))
+	}
+	return all
+}
+
 // packSegments encodes segments: offset and length of 32 bits each, then the bytes.
 func packSegments(segments []rewrite.Segment) []byte {
 	n := 0
@@ -137,25 +169,26 @@ func packSegments(segments []rewrite.Segment) []byte {
 // errCode means that an encoded form is damaged, or of another release.
 var errCode = errors.New("the compiled code is damaged or of another release")
 
-// layOut gives the memory that an instance begins with.
-func (c *code) layOut() ([]byte, error) {
+// layOut says what the memory holds that an instance begins with, besides zeroes. The
+// pieces share memory with the code.
+func (c *code) layOut() (size uint64, pieces []memory.Piece, err error) {
 	if !c.HasMemory {
-		return nil, nil
+		return 0, nil, nil
 	}
-	mem := make([]byte, uint64(c.MemoryMin)*pageSize)
+	size = uint64(c.MemoryMin) * pageSize
 	for b := c.data; len(b) > 0; {
 		if len(b) < 8 {
-			return nil, errCode
+			return 0, nil, errCode
 		}
 		at, n := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])
 		b = b[8:]
-		if uint64(n) > uint64(len(b)) || uint64(at)+uint64(n) > uint64(len(mem)) {
-			return nil, errCode
+		if uint64(n) > uint64(len(b)) || uint64(at)+uint64(n) > size {
+			return 0, nil, errCode
 		}
-		copy(mem[at:], b[:n])
+		pieces = append(pieces, memory.Piece{Offset: uint64(at), Data: b[:n]})
 		b = b[n:]
 	}
-	return mem, nil
+	return size, pieces, nil
 }
 
 func (c *code) encode() ([]byte, error) {
@@ -164,23 +197,31 @@ func (c *code) encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding code: %v", err)
 	}
-	b := make([]byte, 0, len(codeMagic)+4+len(head)+c.Stub+c.Native+c.Data)
+	// The machine code shall begin a page, so that it can be mapped where it is.
+	size, pad := len(codeMagic)+8+len(head)+c.Stub, 0
+	if at, _, ok := native.MachineCode(c.native); ok {
+		page := os.Getpagesize()
+		pad = (page - (size+at)%page) % page
+	}
+	b := make([]byte, 0, size+pad+c.Native+c.Data)
 	b = append(b, codeMagic...)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(head)))
+	b = binary.LittleEndian.AppendUint32(b, uint32(pad))
 	b = append(b, head...)
 	b = append(b, c.stub...)
+	b = append(b, make([]byte, pad)...)
 	b = append(b, c.native...)
 	return append(b, c.data...), nil
 }
 
 // decodeCode reads an encoded form. The result shares memory with b.
 func decodeCode(b []byte) (*code, error) {
-	if len(b) < len(codeMagic)+4 || string(b[:len(codeMagic)]) != codeMagic {
+	if len(b) < len(codeMagic)+8 || string(b[:len(codeMagic)]) != codeMagic {
 		return nil, errCode
 	}
 	b = b[len(codeMagic):]
-	n := binary.LittleEndian.Uint32(b)
-	b = b[4:]
+	n, pad := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])
+	b = b[8:]
 	if uint64(n) > uint64(len(b)) {
 		return nil, errCode
 	}
@@ -189,10 +230,11 @@ func decodeCode(b []byte) (*code, error) {
 		return nil, errCode
 	}
 	b = b[n:]
+	var padding []byte
 	for _, part := range []struct {
 		to   *[]byte
 		size int
-	}{{&c.stub, c.Stub}, {&c.native, c.Native}, {&c.data, c.Data}} {
+	}{{&c.stub, c.Stub}, {&padding, int(pad)}, {&c.native, c.Native}, {&c.data, c.Data}} {
 		if part.size < 0 || part.size > len(b) {
 			return nil, errCode
 		}

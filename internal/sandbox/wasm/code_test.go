@@ -41,10 +41,10 @@ func TestDamagedCode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	head := len(codeMagic) + 4
-	stub := len(good) - c.Stub - c.Native - c.Data
-	native := stub + c.Stub
-	data := native + c.Native
+	head := len(codeMagic) + 8
+	stub := head + int(binary.LittleEndian.Uint32(good[len(codeMagic):]))
+	data := len(good) - c.Data
+	native := data - c.Native
 	flip := func(at int) []byte {
 		b := bytes.Clone(good)
 		b[at] ^= 0x20
@@ -52,7 +52,8 @@ func TestDamagedCode(t *testing.T) {
 	}
 	for name, bad := range map[string][]byte{
 		"nothing": {}, "the magic": flip(3), "the form": flip(len(codeMagic) - 2), "the head's length": flip(len(codeMagic)),
-		"a brace of the head": flip(head), "the engine's release": flip(head + bytes.Index(good[head:], []byte("casemate"))),
+		"the length of the padding": flip(len(codeMagic) + 4),
+		"a brace of the head":       flip(head), "the engine's release": flip(head + bytes.Index(good[head:], []byte("casemate"))),
 		"the magic of the stub": flip(stub), "a section of the stub": flip(stub + 8),
 		"the magic of the code": flip(native), "the release in the code": flip(native + 9), "the middle of the code": flip(native + c.Native*2/3),
 		"an offset of the data": flip(data + 3), "a length of the data": flip(data + 7),
@@ -118,7 +119,8 @@ func TestSizesThatCannotBe(t *testing.T) {
 	for _, sizes := range []string{`"stub":-1`, `"native":-3,"data":3`, `"stub":9,"native":-9`, `"stub":5`, `"data":9223372036854775807`, `"stub":9223372036854775807,"native":1`} {
 		head := fmt.Sprintf(`{"id":%q,%s}`, CodeID(), sizes)
 		b := binary.LittleEndian.AppendUint32([]byte(codeMagic), uint32(len(head)))
-		if _, err := decodeCode(append(append(b, head...), "abc"...)); !errors.Is(err, errCode) {
+		b = append(append(b, 0, 0, 0, 0), head...) // and no padding
+		if _, err := decodeCode(append(b, "abc"...)); !errors.Is(err, errCode) {
 			t.Errorf("%s gave %v", sizes, err)
 		}
 	}
@@ -131,7 +133,7 @@ func TestSegmentsOutside(t *testing.T) {
 			t.Errorf("%d bytes at %d are inside a page", len(s.Data), s.Offset)
 		}
 		c := &code{facts: facts{HasMemory: true, MemoryMin: 1}, data: packSegments([]rewrite.Segment{s})}
-		if _, err := c.layOut(); !errors.Is(err, errCode) {
+		if _, _, err := c.layOut(); !errors.Is(err, errCode) {
 			t.Errorf("laying %d bytes out at %d gave %v", len(s.Data), s.Offset, err)
 		}
 	}
@@ -139,13 +141,17 @@ func TestSegmentsOutside(t *testing.T) {
 		"cut in its head": {0, 0, 0, 0, 1, 0, 0}, "cut in its bytes": {0, 0, 0, 0, 3, 0, 0, 0, 'a', 'b'}, "endless": {0, 0, 0, 0, 255, 255, 255, 255, 'a'},
 	} {
 		c := &code{facts: facts{HasMemory: true, MemoryMin: 1}, data: data}
-		if _, err := c.layOut(); !errors.Is(err, errCode) {
+		if _, _, err := c.layOut(); !errors.Is(err, errCode) {
 			t.Errorf("a segment that is %s gave %v", name, err)
 		}
 	}
 	c := &code{facts: facts{HasMemory: true, MemoryMin: 1}, data: packSegments([]rewrite.Segment{{Offset: 65_535, Data: []byte("x")}, {Offset: 3, Data: []byte("ab")}, {Offset: 4, Data: []byte("c")}})}
-	mem, err := c.layOut()
-	if err != nil || mem[65_535] != 'x' || string(mem[3:6]) != "ac\x00" {
+	size, pieces, err := c.layOut()
+	mem := make([]byte, size)
+	for _, p := range pieces {
+		copy(mem[p.Offset:], p.Data)
+	}
+	if err != nil || size != 1<<16 || mem[65_535] != 'x' || string(mem[3:6]) != "ac\x00" {
 		t.Errorf("got %q, %v", mem[3:6], err)
 	}
 }
@@ -177,8 +183,8 @@ func FuzzDecodeCode(f *testing.F) {
 	good := compiled(f, st.Hello())
 	f.Add(good)
 	f.Add(good[:200])
-	f.Add([]byte(codeMagic + "\x02\x00\x00\x00{}"))
-	f.Add(append([]byte(codeMagic+"\x10\x00\x00\x00"), `{"stub":-1,"nat`...))
+	f.Add([]byte(codeMagic + "\x02\x00\x00\x00\x00\x00\x00\x00{}"))
+	f.Add(append([]byte(codeMagic+"\x10\x00\x00\x00\x01\x00\x00\x00"), `{"stub":-1,"nat`...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := decodeCode(b)
 		if err != nil {
@@ -187,12 +193,16 @@ func FuzzDecodeCode(f *testing.F) {
 			}
 			return
 		}
-		if len(c.stub)+len(c.native)+len(c.data)+len(codeMagic)+4+int(binary.LittleEndian.Uint32(b[len(codeMagic):])) != len(b) {
+		head, pad := binary.LittleEndian.Uint32(b[len(codeMagic):]), binary.LittleEndian.Uint32(b[len(codeMagic)+4:])
+		if len(c.stub)+len(c.native)+len(c.data)+len(codeMagic)+8+int(head)+int(pad) != len(b) {
 			t.Error("parts and whole differ in length")
 		}
 		c.MemoryMin = min(c.MemoryMin, 16) // room enough for this test
-		if mem, err := c.layOut(); err == nil && len(mem) != 0 && len(mem) != int(c.MemoryMin)*pageSize {
-			t.Errorf("memory of %d bytes", len(mem))
+		size, pieces, err := c.layOut()
+		for _, p := range pieces {
+			if err == nil && p.Offset+uint64(len(p.Data)) > size {
+				t.Errorf("%d bytes at %d of a memory of %d", len(p.Data), p.Offset, size)
+			}
 		}
 	})
 }

@@ -128,7 +128,7 @@ func (i *invocation) Sleep(d time.Duration) {
 	case <-timer.C:
 	case <-i.wake:
 	}
-	i.check()
+	i.pace.away(i.check().Sub(now))
 }
 
 // Exit ends the run.

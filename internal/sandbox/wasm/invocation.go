@@ -10,6 +10,7 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/casemate-dev/casemate/internal/function"
+	"github.com/casemate-dev/casemate/internal/sandbox"
 	"github.com/casemate-dev/casemate/internal/sandbox/wasm/goseed"
 	"github.com/casemate-dev/casemate/internal/sandbox/wasm/rewrite"
 	"github.com/casemate-dev/casemate/internal/sandbox/wasm/wasi"
@@ -103,7 +104,8 @@ func (i *invocation) begin(timeout, cpu time.Duration, fuel int64) time.Time {
 	now := i.srv.clock()
 	i.deadline = now.Add(timeout)
 	i.cpuStart, i.cpuLimit = threadCPU(), cpu
-	i.fuelLimit, i.fuelSpent, i.granted, i.calls, i.pace = fuel, 0, 0, 0, pace{}
+	i.fuelLimit, i.fuelSpent, i.granted, i.calls = fuel, 0, 0, 0
+	i.pace = pace{free: longAfter, wall: now}
 	i.stdin = i.input
 	return now
 }
@@ -134,8 +136,20 @@ func (i *invocation) forgetBoot(b bounds) {
 // run enters the guest, sends what came of it, and puts the instance back.
 func (i *invocation) run() {
 	limits := &i.v.spec.Limits
+	heavy := i.giveWay()
 	began := i.begin(limits.Timeout, limits.ComputeTime(), noLimit)
-	err := i.enter()
+	i.srv.company.invoked(i.v, began)
+	if heavy {
+		i.takesLong()
+		i.pace.free = 0
+		i.pace.begin(began, 0)
+	}
+	var err error
+	if i.canceled.Load() {
+		err = &stopped{sandbox.Canceled}
+	} else {
+		err = i.enter()
+	}
 	cpu := max(threadCPU()-i.cpuStart, 0)
 	ended := i.srv.clock()
 	i.v.took(ended.Sub(began))
@@ -160,11 +174,11 @@ func (i *invocation) run() {
 		}
 	}
 	i.leave()
+	i.account(cpu)
 }
 
-// enter runs the guest.
+// enter runs the guest. leave is to follow.
 func (i *invocation) enter() error {
-	defer i.endLong()
 	if i.v.ready != nil {
 		return i.fromReady()
 	}
@@ -173,6 +187,7 @@ func (i *invocation) enter() error {
 
 // leave gives the instance back for the next invocation.
 func (i *invocation) leave() {
+	defer i.endLong()
 	in := i.inst
 	if in == nil {
 		return

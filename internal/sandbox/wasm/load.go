@@ -25,15 +25,23 @@ func badModule(format string, args ...any) *failure {
 	return &failure{kind: sandbox.BadModule, public: fmt.Sprintf(format, args...)}
 }
 
-// load makes a version ready. payload is the compiled code, unless the version is
-// made from one that is loaded already, and then the preparation.
+// load makes a version ready. payload is the compiled code, unless that is in the file
+// or the version is made from one that is loaded already, and then the preparation.
 func (s *server) load(spec wire.LoadSpec, payload []byte) (*version, *failure) {
 	if spec.Prepare < 0 || spec.Prepare > int64(len(payload)) {
 		return nil, unavailable(fmt.Errorf("a preparation of %d bytes in %d", spec.Prepare, len(payload)))
 	}
 	split := len(payload) - int(spec.Prepare)
 	prepare := payload[split:]
-	p, f := s.programFor(spec, payload[:split])
+	code := placed{bytes: payload[:split]}
+	if spec.Placed > 0 {
+		var err error
+		if code, err = mapPlaced(s.placedCode, spec.At, spec.Placed); err != nil {
+			return nil, unavailable(err)
+		}
+		defer code.unmap()
+	}
+	p, f := s.programFor(spec, code)
 	if f != nil {
 		return nil, f
 	}
@@ -58,7 +66,7 @@ func (s *server) load(spec wire.LoadSpec, payload []byte) (*version, *failure) {
 }
 
 // programFor gives the program that a version is made from.
-func (s *server) programFor(spec wire.LoadSpec, code []byte) (*program, *failure) {
+func (s *server) programFor(spec wire.LoadSpec, code placed) (*program, *failure) {
 	if spec.From == 0 {
 		return s.newProgram(code, spec.Digest, spec.Limits.Memory)
 	}

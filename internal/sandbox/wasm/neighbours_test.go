@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/casemate-dev/casemate/internal/function"
 	"github.com/casemate-dev/casemate/internal/sandbox"
 	st "github.com/casemate-dev/casemate/internal/sandbox/sandboxtest"
+	"github.com/casemate-dev/casemate/internal/sandbox/wire"
 )
 
 // bad are guests that do what a neighbour should not notice, and how they end.
@@ -144,16 +146,14 @@ func BenchmarkNeighbour(b *testing.B) {
 				work.Go(func() {
 					runtime.LockOSThread() // see invocation.run
 					defer runtime.UnlockOSThread()
+					w := &worker{crew: newCrew(e.srv, wire.NewReader(strings.NewReader("")))}
 					for !stop.Load() {
 						i := e.srv.takeInvocation(v)
-						i.begin(limits.Timeout, limits.CPU, noLimit)
 						select {
 						case running <- i:
 						default:
 						}
-						_ = i.enter()
-						i.leave()
-						e.srv.giveInvocation(i)
+						w.do(i)
 					}
 				})
 				first := <-running
@@ -165,12 +165,15 @@ func BenchmarkNeighbour(b *testing.B) {
 					}
 				}()
 			}
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			w := &worker{crew: newCrew(e.srv, wire.NewReader(strings.NewReader("")))}
 			all := make([]time.Duration, 0, 1<<16)
 			for b.Loop() {
 				began := time.Now()
-				if o := e.run(good, "hello"); o.f != nil {
-					b.Fatal(o.f)
-				}
+				i := e.srv.takeInvocation(good)
+				i.input = append(i.input[:0], "hello"...)
+				w.do(i)
 				all = append(all, time.Since(began))
 			}
 			slices.Sort(all)

@@ -162,14 +162,15 @@ func (o *operations) poll(i *invocation) int32 {
 
 // await returns when an operation may have ended, or ends the run.
 func (o *operations) await(i *invocation) {
-	timer := time.NewTimer(max(i.deadline.Sub(i.srv.clock()), 0) + time.Millisecond)
+	now := i.srv.clock()
+	timer := time.NewTimer(max(i.deadline.Sub(now), 0) + time.Millisecond)
 	defer timer.Stop()
 	select {
 	case <-o.signal:
 	case <-timer.C:
 	case <-i.wake:
 	}
-	i.check()
+	i.pace.away(i.check().Sub(now))
 }
 
 func (o *operations) size(handle uint32) int32 {

@@ -23,25 +23,35 @@ const (
 // that answers quickly, in the kernel or in the runtime of Go, does so for a turn and
 // not for a slice of the kernel's.
 type pace struct {
-	cpu  time.Duration // that the guest had computed when the turn began
-	wall time.Time     // when the turn began; zero before the first
+	free  time.Duration // that the guest computes before it is asked
+	turns bool          // it takes turns
+	cpu   time.Duration // that the guest had computed when the turn began
+	wall  time.Time     // when the turn began, or the guest before its first
 }
 
 // rest is told how far the guest is, and says how long it should rest now.
 func (p *pace) rest(now time.Time, cpu time.Duration) time.Duration {
 	turn := cpu - p.cpu
-	if cpu < longAfter || turn < longTurn {
+	if !p.turns || cpu < p.free || turn < longTurn {
 		return 0
 	}
-	if p.wall.IsZero() {
-		return 0
-	}
+	return p.left(now, cpu)
+}
+
+// left is the rest for what the guest has computed since its turn began.
+func (p *pace) left(now time.Time, cpu time.Duration) time.Duration {
+	turn := cpu - p.cpu
 	wait := max(now.Sub(p.wall)-turn, 0)
 	return min(crowded*wait, mostRest*turn)
 }
 
+// away tells that the guest waited for something other than a processor.
+func (p *pace) away(d time.Duration) { p.wall = p.wall.Add(d) }
+
 // begin is told when the next turn begins.
-func (p *pace) begin(now time.Time, cpu time.Duration) { p.wall, p.cpu = now, cpu }
+func (p *pace) begin(now time.Time, cpu time.Duration) {
+	p.turns, p.wall, p.cpu = true, now, cpu
+}
 
 // pause waits for d, or until something comes by wake.
 func pause(d time.Duration, wake <-chan struct{}) {

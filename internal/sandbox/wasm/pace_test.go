@@ -25,7 +25,7 @@ func TestPaceFollowsWhatTheGuestWaitedFor(t *testing.T) {
 		"a long turn":             {4 * longTurn, time.Second, mostRest * 4 * longTurn},
 		"in the middle of a turn": {longTurn - 1, time.Second, 0},
 	} {
-		p := pace{}
+		p := pace{free: longAfter}
 		if got := p.rest(began, from); got != 0 {
 			t.Errorf("%s: it rests for %v before its first turn", name, got)
 		}
@@ -34,7 +34,7 @@ func TestPaceFollowsWhatTheGuestWaitedFor(t *testing.T) {
 			t.Errorf("%s: it rests for %v, want %v", name, got, c.want)
 		}
 	}
-	short := pace{}
+	short := pace{free: longAfter}
 	short.begin(began, 0)
 	if got := short.rest(began.Add(time.Second), longAfter-1); got != 0 {
 		t.Errorf("a guest that has computed for less than %v rests for %v", longAfter, got)

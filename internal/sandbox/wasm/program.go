@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -41,8 +42,10 @@ func (s *state) close() {
 	}
 }
 
-// newProgram attaches code whose memory begins within the limit. The caller holds one reference.
-func (s *server) newProgram(b []byte, digest function.Digest, limit int64) (*program, *failure) {
+// newProgram attaches code whose memory begins within the limit. The caller holds one
+// reference, and may unmap the code afterwards.
+func (s *server) newProgram(from placed, digest function.Digest, limit int64) (*program, *failure) {
+	b := from.bytes
 	c, err := decodeCode(b)
 	if err != nil {
 		return nil, stale(err)
@@ -58,16 +61,17 @@ func (s *server) newProgram(b []byte, digest function.Digest, limit int64) (*pro
 		return nil, f
 	}
 	p := &program{srv: s, code: c, size: int64(len(b)), refs: 1}
-	p.module, err = s.cache.Attach(context.Background(), s.runtime, c.stub, c.native)
+	// The engine keeps views of the stub; the rest it copies, unless it can be mapped.
+	p.module, err = s.cache.Attach(context.Background(), s.runtime, bytes.Clone(c.stub), c.native, from.placer(c.native))
 	if errors.Is(err, native.ErrMismatch) {
 		return nil, stale(err)
 	}
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	data, err := c.layOut()
+	start, pieces, err := c.layOut()
 	if err == nil {
-		p.base, err = s.memory.NewImage(uint64(len(data)), memory.Piece{Data: data})
+		p.base, err = s.memory.NewImage(start, pieces...)
 	}
 	c.stub, c.native, c.data = nil, nil, nil
 	if err != nil {

@@ -34,6 +34,9 @@ type Options struct {
 	// Pagemap is what memory.OpenPagemap gave, opened before the process was locked
 	// in; without it restoring is slower.
 	Pagemap *os.File
+	// Code is the file into which the node places compiled code: nobody else writes to
+	// it. nil where there is none, and then code comes by the connection.
+	Code *os.File
 	// Restore chooses how memory is restored; "" means the best way there is.
 	Restore memory.Strategy
 	Hello   wire.Hello
@@ -55,6 +58,8 @@ type server struct {
 	work    sync.WaitGroup
 
 	instanceConfig wazero.ModuleConfig
+	company        company
+	placedCode     *os.File // nil without
 
 	mu          sync.Mutex
 	loading     map[uint32]*loading
@@ -101,7 +106,7 @@ func newServer(conn io.Writer, opts Options) (*server, error) {
 	}
 	s := &server{
 		clock: opts.Clock, epoch: opts.Clock(), out: wire.NewWriter(conn), slice: newSlice(), pause: pause,
-		budget: memory.NewBudget(uint64(opts.Memory)), instanceConfig: instanceConfig(),
+		budget: memory.NewBudget(uint64(opts.Memory)), instanceConfig: instanceConfig(), placedCode: opts.Code,
 		loading: map[uint32]*loading{}, versions: map[uint32]*version{}, invocations: map[uint32]*invocation{},
 	}
 	var err error
@@ -214,8 +219,8 @@ func (s *server) beginLoad(stream uint32, payload []byte) error {
 	if err := wire.ParseJSON(payload, &spec); err != nil {
 		return err
 	}
-	if spec.Size < 0 || spec.Size > wire.MaxCompiled {
-		return fmt.Errorf("code of %d bytes: %w", spec.Size, wire.ErrFrame)
+	if spec.Size < 0 || spec.Size > wire.MaxCompiled || spec.Placed < 0 || spec.Placed > wire.MaxCompiled || spec.At < 0 {
+		return fmt.Errorf("code of %d bytes, and %d at %d: %w", spec.Size, spec.Placed, spec.At, wire.ErrFrame)
 	}
 	s.mu.Lock()
 	_, known := s.versions[stream]

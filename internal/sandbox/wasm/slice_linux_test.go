@@ -34,7 +34,7 @@ func wantSlices(t *testing.T) {
 }
 
 // TestLongGuestMakesWay sees a guest's thread have the long slice once it takes long,
-// by its ticks or by its calls of the host, and the one it had before when it has ended. A guest
+// by its ticks or by its calls of the host, and the one it had before when it has ended and is cleared away. A guest
 // that ends soon never has the long one.
 func TestLongGuestMakesWay(t *testing.T) {
 	t.Parallel()
@@ -74,6 +74,9 @@ func TestLongGuestMakesWay(t *testing.T) {
 		running, long = e.srv.takeInvocation(v), false
 		running.begin(limits.Timeout, limits.CPU, noLimit)
 		_ = running.enter()
+		if kept := sliceOf(t, 0) == longSlice; kept != c.want {
+			t.Errorf("%s: while it is cleared away, long is %v", c.name, kept)
+		}
 		running.leave()
 		e.srv.giveInvocation(running)
 		running = nil

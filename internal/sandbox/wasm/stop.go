@@ -97,7 +97,7 @@ func (i *invocation) tick(mod api.Module) {
 // makeWay rests when the guest has had its turn and others want the processor. It ends
 // the guest as any other host call does.
 func (i *invocation) makeWay(now time.Time, used time.Duration) {
-	if !i.long || used < longAfter || used-i.pace.cpu < longTurn {
+	if !i.long || used < i.pace.free || used-i.pace.cpu < longTurn {
 		return
 	}
 	if rest := i.pace.rest(now, used); rest >= leastRest {
@@ -117,6 +117,34 @@ func (i *invocation) takesLong() {
 	}
 }
 
+// giveWay rests for what the version's invocations before this one took from others,
+// and reports whether this one is to take turns from its beginning.
+func (i *invocation) giveWay() (heavy bool) {
+	if !i.v.burden.any.Load() {
+		return false
+	}
+	now := i.srv.clock()
+	heavy, rest := i.v.burden.heavy(now)
+	if !heavy || !i.srv.company.kept(now) {
+		return false
+	}
+	if rest >= leastRest {
+		i.worker.pass()
+		i.srv.pause(rest, i.wake)
+	}
+	return true
+}
+
+// account counts what the guest took, clearing away included, for the version's next.
+func (i *invocation) account(cpu time.Duration) {
+	if cpu < countedFrom {
+		return
+	}
+	now := i.srv.clock()
+	cpu = max(threadCPU()-i.cpuStart, cpu)
+	i.v.burden.add(now, cpu, i.pace.left(now, cpu))
+}
+
 // endLong makes the thread one that others wait for again.
 func (i *invocation) endLong() {
 	if i.long {
@@ -128,7 +156,7 @@ func (i *invocation) endLong() {
 // refuel grants the guest its next allowance, of what its limit leaves.
 func (i *invocation) refuel() {
 	grant := int64(allowance)
-	if !i.pace.wall.IsZero() {
+	if i.pace.turns {
 		grant = turnAllowance
 	}
 	i.granted = min(grant, i.fuelLimit-i.fuelSpent+1)

@@ -47,6 +47,7 @@ type version struct {
 	said   string // on standard error, while it failed to become ready
 	denied bool   // it asked for more memory than it has while it did
 
+	burden  burden
 	typical atomic.Int64 // how long invocations take, in nanoseconds
 
 	mu     sync.Mutex
@@ -208,6 +209,7 @@ func (v *version) release() {
 
 // unload drops the version once nothing of it runs.
 func (v *version) unload() {
+	v.srv.company.forget(v)
 	v.mu.Lock()
 	v.gone = true
 	idle, spare := v.idle, v.spare

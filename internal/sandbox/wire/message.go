@@ -41,10 +41,15 @@ type Hello struct {
 // follow in Code frames: the compiled code, or the module when it is to be compiled,
 // and at their end the preparation.
 type LoadSpec struct {
-	Name        string            `json:"name"`   // the guest's argument zero
-	Digest      function.Digest   `json:"digest"` // of the module
-	Size        int64             `json:"size"`
-	Prepare     int64             `json:"prepare,omitempty"` // how much of Size is standard input of the preparation
+	Name    string          `json:"name"`   // the guest's argument zero
+	Digest  function.Digest `json:"digest"` // of the module
+	Size    int64           `json:"size"`
+	Prepare int64           `json:"prepare,omitempty"` // how much of Size is standard input of the preparation
+	// Placed bytes of compiled code, from At on, are in the file that the process was
+	// started with, and do not follow. The node writes them before it says so, and never
+	// again while the version is loaded.
+	Placed      int64             `json:"placed,omitempty"`
+	At          int64             `json:"at,omitempty"`
 	Entry       function.Entry    `json:"entry"`
 	Limits      function.Limits   `json:"limits"`
 	Environment map[string]string `json:"environment,omitempty"`

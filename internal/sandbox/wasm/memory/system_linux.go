@@ -122,18 +122,12 @@ func (i *Image) fill(pieces []Piece) error {
 	if err := unix.Ftruncate(i.fd, int64(i.size)); err != nil {
 		return fmt.Errorf("sizing: %v", err)
 	}
-	page := i.system.page
-	for _, p := range pieces {
-		for at, data := p.Offset, p.Data; len(data) > 0; {
-			n := min(page-at%page, uint64(len(data)))
-			// A whole page of zeroes need not exist, unless an earlier piece wrote there.
-			if n < page || len(pieces) > 1 || !zero(data[:n]) {
-				if _, err := unix.Pwrite(i.fd, data[:n], int64(at)); err != nil {
-					return fmt.Errorf("writing: %v", err)
-				}
-			}
-			at, data = at+n, data[n:]
-		}
+	write := i.writeMapped
+	if len(pieces) == 1 {
+		write = i.writeRuns
+	}
+	if err := write(pieces); err != nil {
+		return fmt.Errorf("writing: %v", err)
 	}
 	seals := unix.F_SEAL_WRITE | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 	if _, err := unix.FcntlInt(uintptr(i.fd), unix.F_ADD_SEALS, seals); err != nil {
@@ -143,6 +137,49 @@ func (i *Image) fill(pieces []Piece) error {
 	i.bytes, err = unix.Mmap(i.fd, 0, int(i.size), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		return fmt.Errorf("mapping: %v", err)
+	}
+	return nil
+}
+
+// writeMapped is for many pieces, which may be small.
+func (i *Image) writeMapped(pieces []Piece) error {
+	if len(pieces) == 0 {
+		return nil
+	}
+	view, err := unix.Mmap(i.fd, 0, int(i.size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	for _, p := range pieces {
+		copy(view[p.Offset:], p.Data)
+	}
+	return unix.Munmap(view) // what is mapped to be written cannot be sealed
+}
+
+// writeRuns writes a large piece: as many pages at once as follow each other.
+func (i *Image) writeRuns(pieces []Piece) error {
+	page := i.system.page
+	at, data := pieces[0].Offset, pieces[0].Data
+	for len(data) > 0 {
+		n := uint64(0) // of the run
+		for n < uint64(len(data)) {
+			next := min(page-(at+n)%page, uint64(len(data))-n)
+			if next == page && zero(data[n:n+next]) {
+				break // which need not exist
+			}
+			n += next
+		}
+		if n == 0 {
+			at, data = at+page, data[page:]
+			continue
+		}
+		for n > 0 {
+			written, err := unix.Pwrite(i.fd, data[:n], int64(at))
+			if err != nil {
+				return err
+			}
+			at, data, n = at+uint64(written), data[written:], n-uint64(written)
+		}
 	}
 	return nil
 }

@@ -18,11 +18,12 @@
 package native
 
 import (
-	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"reflect"
 	"sync"
 	"unsafe"
@@ -66,7 +67,7 @@ func New() (*Cache, error) {
 func (c *Cache) Compile(ctx context.Context, r wazero.Runtime, module []byte) (wazero.CompiledModule, []byte, error) {
 	c.turn.Lock()
 	defer c.turn.Unlock()
-	c.files.begin(nil)
+	c.files.begin(nil, nil)
 	compiled, err := r.CompileModule(ctx, module)
 	if err != nil {
 		return nil, nil, err
@@ -78,14 +79,49 @@ func (c *Cache) Compile(ctx context.Context, r wazero.Runtime, module []byte) (w
 	return compiled, c.files.added, nil
 }
 
+// Place puts machine code where it is to be executed, instead of having it copied: at
+// is where it begins in what Attach was given. It reports false, and has done nothing,
+// when it cannot.
+type Place func(into []byte, at int) bool
+
+// MachineCode says where the machine code lies in what Compile gave, for whoever wants
+// to keep it in a place from where it can be mapped. ok is false when the engine has
+// another form now.
+func MachineCode(code []byte) (from, to int, ok bool) {
+	// The engine's own form, serializeCompiledModule: a magic, its release, where each
+	// function begins, and the code with its length before it.
+	const magic = "WAZEVO"
+	at := len(magic)
+	if len(code) <= at || string(code[:at]) != magic {
+		return 0, 0, false
+	}
+	at += 1 + int(code[at])
+	if len(code)-at < 4 {
+		return 0, 0, false
+	}
+	functions := int64(binary.LittleEndian.Uint32(code[at:]))
+	at += 4
+	if functions > int64(len(code)-at)/8-1 {
+		return 0, 0, false
+	}
+	at += int(functions) * 8
+	size := binary.LittleEndian.Uint64(code[at:])
+	at += 8
+	if size > uint64(len(code)-at) {
+		return 0, 0, false
+	}
+	return at, at + int(size), true
+}
+
 // Attach gives a module the machine code that Compile gave for one of the same
-// form. Modules with different code must differ from each other in some byte, since the
+// form. place may be nil. Modules with different code must differ from each other in some byte, since the
 // engine knows them by their content. It fails with ErrMismatch when the code is not the
 // engine's own, and then nothing has been loaded.
-func (c *Cache) Attach(ctx context.Context, r wazero.Runtime, module, code []byte) (wazero.CompiledModule, error) {
+func (c *Cache) Attach(ctx context.Context, r wazero.Runtime, module, code []byte, place Place) (wazero.CompiledModule, error) {
 	c.turn.Lock()
 	defer c.turn.Unlock()
-	c.files.begin(code)
+	c.files.begin(code, place)
+	defer c.files.forget()
 	compiled, err := r.CompileModule(ctx, module)
 	if c.files.added != nil || c.files.refused {
 		// The engine did not want the code, and compiled what it was given instead: a
@@ -106,20 +142,54 @@ func (c *Cache) Attach(ctx context.Context, r wazero.Runtime, module, code []byt
 // whatever the key.
 type files struct {
 	code    []byte // to be read by the next Get
+	place   Place
 	added   []byte
 	refused bool
 }
 
-func (f *files) begin(code []byte) { *f = files{code: code} }
+func (f *files) begin(code []byte, place Place) { *f = files{code: code, place: place} }
+
+// forget lets go of the code, which is its owner's.
+func (f *files) forget() { f.code, f.place = nil, nil }
 
 // Get implements the engine's filecache.Cache.
 func (f *files) Get([32]byte) (io.ReadCloser, bool, error) {
 	if f.code == nil {
 		return nil, false, nil
 	}
-	r := io.NopCloser(bytes.NewReader(f.code))
+	r := io.NopCloser(&source{code: f.code, place: f.place})
 	f.code = nil
 	return r, true, nil
+}
+
+// source is what the engine reads machine code from.
+type source struct {
+	code  []byte
+	at    int
+	place Place
+}
+
+// Read implements io.Reader. What the engine reads in one piece that begins a page is
+// the memory that it made for the machine code, and will make executable: what is read
+// may as well be put there in another way.
+func (s *source) Read(p []byte) (int, error) {
+	if s.at == len(s.code) {
+		return 0, io.EOF
+	}
+	page := uintptr(os.Getpagesize())
+	if s.place != nil && len(p) >= int(page) && len(p) <= len(s.code)-s.at &&
+		uintptr(unsafe.Pointer(&p[0]))%page == 0 && s.isMachineCode(len(p)) && s.place(p, s.at) {
+		s.at += len(p)
+		return len(p), nil
+	}
+	n := copy(p, s.code[s.at:])
+	s.at += n
+	return n, nil
+}
+
+func (s *source) isMachineCode(n int) bool {
+	from, to, ok := MachineCode(s.code)
+	return ok && s.at == from && s.at+n == to
 }
 
 // Add implements the engine's filecache.Cache.

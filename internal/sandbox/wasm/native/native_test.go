@@ -83,7 +83,7 @@ func TestRoundTrip(t *testing.T) {
 	s := newSide(t)
 	for _, v := range []int{5, 40} {
 		module, stub := answering(3, v, string(rune('a'+v)))
-		m, err := s.Attach(ctx, s.r, stub, machineCode(t, module))
+		m, err := s.Attach(ctx, s.r, stub, machineCode(t, module), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +91,7 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("the code gives %d, want %d", got, v)
 		}
 		// Once more while it is there: the same, and closing one leaves the other.
-		again, err := s.Attach(ctx, s.r, stub, machineCode(t, module))
+		again, err := s.Attach(ctx, s.r, stub, machineCode(t, module), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ func TestRoundTrip(t *testing.T) {
 		if err := again.Close(ctx); err != nil {
 			t.Fatal(err)
 		}
-		third, err := s.Attach(ctx, s.r, stub, machineCode(t, module))
+		third, err := s.Attach(ctx, s.r, stub, machineCode(t, module), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,12 +139,12 @@ func TestCodeThatDoesNotFit(t *testing.T) {
 		"cut before the checksum": code[:machine+n], "an endless count": flip(counted + 2),
 	} {
 		s := newSide(t)
-		m, err := s.Attach(ctx, s.r, stub, bad)
+		m, err := s.Attach(ctx, s.r, stub, bad, nil)
 		if m != nil || !errors.Is(err, ErrMismatch) {
 			t.Errorf("%s: got %v, %v", name, m, err)
 		}
 		// And nothing of it stays: the right code goes in afterwards.
-		if m, err = s.Attach(ctx, s.r, stub, code); err != nil {
+		if m, err = s.Attach(ctx, s.r, stub, code, nil); err != nil {
 			t.Errorf("%s: afterwards: %v", name, err)
 		} else if got := run(t, s.r, m); got != 5 {
 			t.Errorf("%s: afterwards the code gives %d", name, got)
@@ -166,7 +166,7 @@ func TestBadModules(t *testing.T) {
 	if _, code, err := s.Compile(ctx, s.r, module); err == nil || !strings.Contains(err.Error(), "had the module already") {
 		t.Errorf("compiling it once more gave %d bytes, %v", len(code), err)
 	}
-	if m, err := s.Attach(ctx, s.r, []byte("no module"), nil); err == nil || m != nil {
+	if m, err := s.Attach(ctx, s.r, []byte("no module"), nil, nil); err == nil || m != nil {
 		t.Errorf("attaching to what is no module gave %v", err)
 	}
 }
@@ -187,7 +187,7 @@ func TestManyAtOnce(t *testing.T) {
 		go func() {
 			for k := range 20 {
 				v := (g + k) % len(pairs)
-				m, err := s.Attach(ctx, s.r, pairs[v].stub, pairs[v].code)
+				m, err := s.Attach(ctx, s.r, pairs[v].stub, pairs[v].code, nil)
 				if err == nil {
 					if got := run(t, s.r, m); got != uint64(v) {
 						err = errors.New("the code of another module ran")

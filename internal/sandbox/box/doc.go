@@ -34,7 +34,8 @@
 //     is there came from a guest's author.
 //  7. Init: forbids dumps of itself, renounces new privileges, empties the bounding set,
 //     sets Landlock rules. From here on nothing it executes can gain anything.
-//  8. Fork: the child arranges descriptors, becomes the guest's user (it needs its
+//  8. Init: starts a child, which shares its memory until it executes the program
+//     (box/spawn). It arranges descriptors, becomes the guest's user (it needs its
 //     capabilities for that), drops all of them, takes the resource limits, filters system
 //     calls (last, as the filter forbids the steps before) and executes the program.
 //  9. Init: drops its own capabilities, hands the listeners to the node, and stays to

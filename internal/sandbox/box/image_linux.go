@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 
 	"github.com/casemate-dev/casemate/internal/sandbox/box/message"
 )
@@ -207,15 +209,28 @@ func (i *Image) bind(from, to string) error {
 // Dir is the image's root, to be written to until Seal. It is closed by Seal.
 func (i *Image) Dir() *os.File { return i.dir }
 
-// Seal makes the image read-only for everybody. Files open for writing prevent it.
+// Seal makes the image read-only for everybody. Files open for writing prevent it, for
+// which it waits a little: a process that is being started has copies of all descriptors
+// of who starts it until it executes its program, and among them may be that of a file
+// which was just written.
 func (i *Image) Seal() error {
-	if _, _, err := i.b.call(&message.Request{Op: message.OpSeal, Image: i.id}); err != nil {
-		return err
+	for tries := 1; ; tries++ {
+		_, _, err := i.b.call(&message.Request{Op: message.OpSeal, Image: i.id})
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, syscall.EBUSY) || tries == patience {
+			return err
+		}
+		<-time.After(time.Millisecond)
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.dir.Close()
 }
+
+// patience is how often a seal is tried, with a millisecond in between.
+const patience = 1000
 
 // Release lets the image go; boxes that run on it keep it until they end. A second call
 // does nothing.

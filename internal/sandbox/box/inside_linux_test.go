@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/casemate-dev/casemate/internal/sandbox/box/filter"
 )
@@ -184,6 +185,26 @@ func TestSealedImageIsSealed(t *testing.T) {
 	}
 	if _, err := syscall.Openat(dir, "after", syscall.O_CREAT|syscall.O_WRONLY, 0o600); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("writing into a sealed image: %v", err)
+	}
+}
+
+// A process that was started meanwhile has copies of the writer's descriptors until it
+// executes its program.
+func TestSealWaitsForWhoStillHasAFile(t *testing.T) {
+	needRoot(t)
+	b := open(t, Config{})
+	i, err := b.NewImage(context.Background(), ImageSpec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Release()
+	fd, err := syscall.Openat(int(i.Dir().Fd()), "late", syscall.O_CREAT|syscall.O_WRONLY|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(50*time.Millisecond, func() { _ = syscall.Close(fd) })
+	if err := i.Seal(); err != nil {
+		t.Error(err)
 	}
 }
 

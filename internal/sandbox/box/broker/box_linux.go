@@ -4,7 +4,6 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -29,14 +28,7 @@ type box struct {
 	ended bool
 }
 
-// fork asks the starting thread for an init.
-type fork struct {
-	attr *syscall.ProcAttr
-	done chan error
-	pid  *int
-}
-
-// forker is the thread that starts boxes.
+// forker is the thread that makes the inits' processes.
 func (b *broker) forker(ready chan<- *message.Failure) {
 	runtime.LockOSThread() // never unlocked: its mounts are not the other threads'
 	f := forkView()
@@ -44,11 +36,8 @@ func (b *broker) forker(ready chan<- *message.Failure) {
 	if f != nil {
 		return
 	}
-	path := "/proc/self/fd/" + strconv.Itoa(b.exe)
-	for order := range b.forks {
-		pid, err := syscall.ForkExec(path, []string{message.RoleInit}, order.attr)
-		*order.pid = pid
-		order.done <- err
+	for do := range b.forks {
+		do()
 	}
 }
 
@@ -96,13 +85,16 @@ func (b *broker) start(r *message.Request, fds []int, reply *message.Reply) ([]i
 	}()
 	gate, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err == nil {
-		err = b.fork(x, fds[0], gate[1])
+		err = b.fork(x, fds[0], gate)
 		message.Close(gate[1:])
 		defer message.Close(gate[:1])
 	}
 	f := <-made
 	if err != nil {
-		return give(failure("starting the init in its namespaces", err))
+		f = failure("starting the init in its namespaces", err)
+	}
+	if x.pid == 0 {
+		return give(f)
 	}
 	// Before the node can know of it, and ask for its end.
 	b.mu.Lock()
@@ -131,40 +123,6 @@ func (b *broker) start(r *message.Request, fds []int, reply *message.Reply) ([]i
 	}
 	reply.Box = x.id
 	return append([]int{pidfd}, x.group.meters()...), x
-}
-
-// fork has the starting thread start the init.
-func (b *broker) fork(x *box, conn, gate int) error {
-	null, err := unix.Open("/proc/self/fd/"+strconv.Itoa(b.null), unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(null) }()
-	sys := &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET |
-			unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
-		Setsid: true, PidFD: &x.pidfd,
-	}
-	if b.root {
-		sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: x.uid, Size: 1}, {ContainerID: guestID, HostID: x.uid + 1, Size: 1}}
-		sys.GidMappings = sys.UidMappings
-		sys.GidMappingsEnableSetgroups = true
-		sys.Credential = &syscall.Credential{Uid: 0, Gid: 0}
-	} else {
-		sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: guestID, HostID: 0, Size: 1}}
-		sys.GidMappings = sys.UidMappings
-		// The exec would take the capabilities from a user that is not root.
-		sys.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SETPCAP, unix.CAP_NET_BIND_SERVICE}
-	}
-	order := fork{
-		attr: &syscall.ProcAttr{
-			Dir: "/", Env: []string{"GOMAXPROCS=1", "GOGC=off"}, Sys: sys,
-			Files: []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(conn), uintptr(gate)},
-		},
-		done: make(chan error, 1), pid: &x.pid,
-	}
-	b.forks <- order
-	return <-order.done
 }
 
 // trees copies the images of a start, the root's and then the code's. The caller holds

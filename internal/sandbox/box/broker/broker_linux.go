@@ -20,11 +20,11 @@ const (
 // is held while a packet is sent or a box is started.
 type broker struct {
 	conn  *message.Conn
-	forks chan fork // to the thread that starts boxes
-	root  bool      // not in a user namespace of its own
-	exe   int       // the small program
-	null  int       // /dev/null, in a tree of its own
-	host  int       // the host's tree, a directory
+	forks chan func() // to the thread that starts boxes
+	root  bool        // not in a user namespace of its own
+	exe   int         // the small program
+	null  int         // /dev/null, in a tree of its own
+	host  int         // the host's tree, a directory
 
 	mu       sync.Mutex
 	ending   bool
@@ -56,7 +56,7 @@ func Main() int {
 	_ = unix.Close(executable)
 	b := &broker{
 		conn: message.NewConn(connection), exe: exe, root: os.Getuid() == 0 && initialUserNamespace(),
-		forks: make(chan fork), images: map[uint64]*image{}, boxes: map[uint64]*box{},
+		forks: make(chan func()), images: map[uint64]*image{}, boxes: map[uint64]*box{},
 		byPID: map[int]*box{}, early: map[int]status{}, uids: newUIDs(),
 	}
 	b.alive = sync.NewCond(&b.mu)

@@ -34,7 +34,8 @@ type Options struct {
 	// no limits.
 	Movable []int
 
-	tree tree // the kernel's, but in tests
+	tree  tree // the kernel's, but in tests
+	alone bool // of version 1, what version 2 does better too: in tests
 }
 
 // controller is one part of what limits and measures a group. Under version 1 each may
@@ -47,7 +48,7 @@ const (
 	cpu
 	cpuacct
 	freezer
-	unified // version 2's own: killing and freezing
+	unified // version 2's own: killing, freezing, and what time was used
 	controllers
 )
 

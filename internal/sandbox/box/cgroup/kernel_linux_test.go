@@ -160,8 +160,14 @@ func (m *member) line(t *testing.T) string {
 // open gives the machine's control groups under a name of this test's own.
 func open(t *testing.T) (*Hierarchy, string) {
 	t.Helper()
+	return openWith(t, Options{})
+}
+
+func openWith(t *testing.T, o Options) (*Hierarchy, string) {
+	t.Helper()
 	name := "casemate-test-" + strconv.Itoa(os.Getpid())
-	h, err := Open(DefaultRoot, Options{Name: name})
+	o.Name = name
+	h, err := Open(DefaultRoot, o)
 	if err != nil {
 		t.Skipf("this machine gives no control groups: %v", err)
 	}
@@ -348,6 +354,24 @@ func TestNoLimitNoCompetitionAsOne(t *testing.T) {
 	}
 }
 
+// TestWhatVersion2DoesBesideVersion1: what it does needs no directories elsewhere.
+func TestWhatVersion2DoesBesideVersion1(t *testing.T) {
+	h, _ := open(t)
+	if h.Version() != 1 || h.dirs[unified] == "" {
+		t.Skip("there are not both of them")
+	}
+	g := group(t, h, "spared", Limits{})
+	if g.dirs[freezer] != "" || g.dirs[cpuacct] != "" || len(h.Missing()) > 0 {
+		t.Errorf("it has the groups %q, and misses %v", g.dirs, h.Missing())
+	}
+	for _, fd := range g.Meters() {
+		_ = unix.Close(fd)
+	}
+	if _, err := g.CPU(); err != nil {
+		t.Error(err)
+	}
+}
+
 // variants are the ways in which a machine may offer freezing and killing.
 func variants(t *testing.T, f func(t *testing.T, h *Hierarchy)) {
 	t.Run("version 1 and 2", func(t *testing.T) {
@@ -358,12 +382,10 @@ func variants(t *testing.T, f func(t *testing.T, h *Hierarchy)) {
 		f(t, h)
 	})
 	t.Run("version 1", func(t *testing.T) {
-		h, _ := open(t)
+		h, _ := openWith(t, Options{alone: true})
 		if h.dirs[freezer] == "" {
 			t.Skip("no freezer")
 		}
-		// Its place in version 2 is kept, for Close, and not used.
-		h.dirs[unified] = ""
 		f(t, h)
 	})
 	t.Run("version 2", func(t *testing.T) {

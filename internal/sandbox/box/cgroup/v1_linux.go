@@ -11,11 +11,15 @@ import (
 
 func (h *Hierarchy) openV1(root string, own map[string]string, o Options) error {
 	var reason [controllers]string
-	for c := range controllers {
+	// Version 2 comes first: beside version 1 it has no controllers, but what every group
+	// has. Each directory more is a fiftieth of what a box costs.
+	for _, c := range []controller{unified, memory, pids, cpu, cpuacct, freezer} {
 		name := c.String()
 		if c == unified {
-			// Beside version 1 it has no controllers, and what every group has.
 			name = ""
+		}
+		if c == unified && o.alone || h.spared(c) {
+			continue
 		}
 		dir, err := h.openMount(root, c, own, name, o)
 		if err != nil {
@@ -46,6 +50,12 @@ func (h *Hierarchy) openV1(root string, own map[string]string, o Options) error 
 	return &Error{"looking for control groups below " + root + ": " + reason[memory], unix.ENOENT}
 }
 
+// spared says that version 2, beside this one, does what a controller is for.
+func (h *Hierarchy) spared(c controller) bool {
+	dir := h.dirs[unified]
+	return dir != "" && (c == cpuacct && exists(dir+"/cpu.stat") || c == freezer && exists(dir+"/cgroup.freeze"))
+}
+
 // weigh has all groups of a program weigh as much as one ordinary process for each
 // processor: a group competes as one with everything beside it, however much is in it.
 // Where that is refused, groups get less of a machine that is busy with something else.
@@ -70,7 +80,7 @@ func (h *Hierarchy) openMount(root string, c controller, own map[string]string, 
 	}
 	parent := mount + path + "/" + o.Name
 	// Controllers that are mounted together share a directory.
-	for other := range c {
+	for other := range controllers {
 		if dir := h.dirs[other]; dir != "" && sameDir(parentOf(dir), parent) {
 			return dir, nil
 		}

@@ -217,6 +217,11 @@ func dropBounding() error {
 // renounce gives up the init's capabilities, in all of its threads, and any way to get
 // one. It keeps that of sending signals to the guest, whose user it is not.
 func (i *initial) renounce() error {
+	// What a process that shared this memory did to its user the kernel may have taken for
+	// this one's, too.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return err
+	}
 	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 {
 		return e
 	}

@@ -26,7 +26,7 @@ type Conn struct {
 
 // NewConn wraps a descriptor.
 func NewConn(fd int) *Conn {
-	return &Conn{fd: fd, buf: make([]byte, 16<<10), oob: make([]byte, unix.CmsgSpace(4*MaxFDs))}
+	return &Conn{fd: fd}
 }
 
 // Send sends one packet. The descriptors stay open.
@@ -56,8 +56,11 @@ func (c *Conn) Recv(v any) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n > len(c.buf) {
+	if n > len(c.buf) { // not before: many are only sent by
 		c.buf = make([]byte, n)
+	}
+	if c.oob == nil {
+		c.oob = make([]byte, unix.CmsgSpace(4*MaxFDs))
 	}
 	n, on, flags, _, err := unix.Recvmsg(c.fd, c.buf, c.oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {

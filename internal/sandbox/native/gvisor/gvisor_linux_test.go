@@ -47,7 +47,7 @@ func runsc(t testing.TB) string {
 		t.Skipf("there is no place for runsc: %v", err)
 	}
 	made := filepath.Join(t.TempDir(), "runsc")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", made, ".")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", made, ".")
 	cmd.Dir = filepath.Join("testdata", "runsc")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly", "GOWORK=off")
 	if said, err := cmd.CombinedOutput(); err != nil {

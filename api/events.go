@@ -201,7 +201,7 @@ type DeadLetter struct {
 	Function      string       `json:"function,omitempty"`
 	Trigger       string       `json:"trigger,omitempty"`
 	Webhook       string       `json:"webhook,omitempty" doc:"The connection that a destination named"`
-	Reason        string       `json:"reason" doc:"attempts, age, permanent, loop, invalid, malformed or lost"`
+	Reason        string       `json:"reason" doc:"attempts, age, permanent, loop, invalid, malformed, corrupt or lost"`
 	Code          string       `json:"code,omitempty" doc:"Of the last failure; empty when the function answered"`
 	Text          string       `json:"text,omitempty" doc:"What the last failure said"`
 	Field         string       `json:"field,omitempty" doc:"Of the event, when it breaks a rule"`

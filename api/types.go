@@ -267,6 +267,7 @@ type Receipt struct {
 	Principal  string    `json:"principal"`
 	Event      string    `json:"event,omitempty" doc:"Id of the event, or of the first of a batch"`
 	Events     int       `json:"events,omitempty" doc:"How many a batch had"`
+	Members    []string  `json:"members,omitempty" doc:"Ids of a batch's events, one that is very long by its digest; where one receipt is asked for"`
 	Source     string    `json:"source,omitempty" doc:"The function's trigger by name"`
 	Attempt    int       `json:"attempt,omitempty" doc:"From 1, at delivering the event"`
 	Replay     bool      `json:"replay,omitempty" doc:"The event was delivered before, and somebody had it run anew"`

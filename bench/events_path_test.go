@@ -82,6 +82,12 @@ func (s nodeBus) Consume(ctx context.Context, c delivery.ConsumerConfig, fn func
 	})
 }
 
+func (s nodeBus) Prepare(ctx context.Context, c delivery.ConsumerConfig) error {
+	return s.Events.Prepare(ctx, bus.ConsumerConfig{
+		Name: asConsumer(c.Name), Namespace: c.Namespace, Channel: c.Channel, Window: c.Window, AckWait: c.AckWait, From: bus.From{Time: c.Since},
+	})
+}
+
 func (s nodeBus) Backlog(ctx context.Context, name string) (waiting, underWay int64, err error) {
 	return s.Events.Backlog(ctx, asConsumer(name))
 }

@@ -46,9 +46,51 @@ func usage() time.Duration {
 // rss is the resident memory of this process in bytes.
 func rss() int64 { return pss(os.Getpid()) }
 
+// ahead bounds how many events are published and not done. Who has to wait for that
+// sleeps: thousands that look again and again would be what is measured.
+type ahead struct {
+	mu   sync.Mutex
+	cond *sync.Cond
+	room int
+	done int64
+}
+
+func newAhead() *ahead {
+	a := &ahead{room: eventsAhead}
+	a.cond = sync.NewCond(&a.mu)
+	return a
+}
+
+func (a *ahead) begin(n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.room < n {
+		a.cond.Wait()
+	}
+	a.room -= n
+	if a.room >= n { // for the next one, too
+		a.cond.Signal()
+	}
+}
+
+// end counts an event that is done.
+func (a *ahead) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.done++
+	a.room++
+	a.cond.Signal()
+}
+
+func (a *ahead) ended() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.done
+}
+
 // rate publishes from so many callers, each so many events at a time, for a time, and
 // reports events that were done per second until the last one was.
-func rate(b *testing.B, callers, atOnce int, publish func(context.Context, int64, int) error, done func() int64) {
+func rate(b *testing.B, callers, atOnce int, publish func(context.Context, int64, int) error, on *ahead) {
 	b.Helper()
 	var next, sent atomic.Int64
 	var wg sync.WaitGroup
@@ -56,10 +98,7 @@ func rate(b *testing.B, callers, atOnce int, publish func(context.Context, int64
 	for range callers {
 		wg.Go(func() {
 			for time.Since(began) < eventsTime && b.Context().Err() == nil {
-				if sent.Load()-done() > eventsAhead {
-					_ = pause(b.Context(), time.Millisecond) // the loop looks whether it has ended
-					continue
-				}
+				on.begin(atOnce)
 				first := next.Add(int64(atOnce)) - int64(atOnce)
 				if err := publish(context.Background(), first, atOnce); err != nil {
 					b.Error(err)
@@ -70,7 +109,7 @@ func rate(b *testing.B, callers, atOnce int, publish func(context.Context, int64
 		})
 	}
 	wg.Wait()
-	for done() < sent.Load() && !b.Failed() {
+	for on.ended() < sent.Load() && !b.Failed() {
 		if err := pause(b.Context(), time.Millisecond); err != nil {
 			b.Fatal(err)
 		}
@@ -87,7 +126,8 @@ func BenchmarkEventsDurable(b *testing.B) {
 		callers, atOnce int
 	}{{"single", 2000, 1}, {"batched", 8, 250}} { // 2,000 events on their way, as with the peer
 		b.Run(way.name, func(b *testing.B) {
-			p := openPath(b, nil)
+			on := newAhead()
+			p := openPath(b, func(*envelope.Message) { on.end() })
 			p.bind(b, 64)
 			door := p.door(b)
 			b.ResetTimer()
@@ -97,15 +137,15 @@ func BenchmarkEventsDurable(b *testing.B) {
 					ms[i] = numbered(first+int64(i), data)
 				}
 				return door.Accept(ctx, ms)
-			}, p.ended.Load)
+			}, on)
 		})
 	}
 	b.Run("jetstream", func(b *testing.B) {
 		j := openJetStream(b)
-		var done atomic.Int64
-		j.consume(b, func() { done.Add(1) })
+		on := newAhead()
+		j.consume(b, on.end)
 		b.ResetTimer()
-		rate(b, 4, 500, func(_ context.Context, _ int64, n int) error { return j.publish(data, n) }, done.Load)
+		rate(b, 4, 500, func(_ context.Context, _ int64, n int) error { return j.publish(data, n) }, on)
 	})
 }
 

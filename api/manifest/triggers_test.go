@@ -32,6 +32,7 @@ const every = `functions:
           keys: [key, key-previous]
           tolerance: 2m
           keep: 48h
+          rate: 50
           events: [invoice.*]
           headers: [x-region]
           hmac: {header: x-signature, prefix: sha256=, encoding: hex, algorithm: sha256, key: text, signed: "{timestamp}.{id}.{body}", timestampHeader: x-time, timestampForm: seconds, idHeader: x-id, eventField: type, subjectField: data.id}

@@ -52,6 +52,7 @@ func appendReceipt(b []byte, r *Receipt) ([]byte, error) {
 func appendEvent(b []byte, r *Receipt) []byte {
 	b = appendOptional(b, `,"event":`, r.Event)
 	b = appendCount(b, `,"events":`, r.Events)
+	b = appendOptional(b, `,"members":`, r.Members)
 	b = appendOptional(b, `,"source":`, r.Source)
 	b = appendCount(b, `,"attempt":`, r.Attempt)
 	if r.Replay {

@@ -25,7 +25,7 @@ func fullReceipt(t testing.TB) *Receipt {
 	r := &Receipt{
 		ID: "019aabb5-8d8f-7e02-9d1f-7a6e8f0c1d2e", RequestID: "019aabb5-8d8f-7e02-9d1f-7a6e8f0c1d2f", Namespace: "default", Function: "hello",
 		Version: "sha256:8f1c", Artifact: "sha256:77aa", Alias: "live", Trigger: "http", Route: "POST /a/{b}<&>", Principal: "key:abcd",
-		Event: "e-1", Events: 9, Source: "orders", Attempt: 10, Replay: true, Chain: "e-0", Depth: 11, Sandbox: "mi-1",
+		Event: "e-1", Events: 9, Members: "e-1\ne-2", Source: "orders", Attempt: 10, Replay: true, Chain: "e-0", Depth: 11, Sandbox: "mi-1",
 		Isolation: "wasm/process", Cold: true, Start: time.Date(2026, 11, 22, 10, 20, 30, 123456789, time.FixedZone("", 3600)), Wall: 1, CPU: 2, Fuel: 3, Calls: 4,
 		Memory: 5, BytesIn: 6, BytesOut: 7, LogBytes: 8, Status: 200, Outcome: "ok",
 	}

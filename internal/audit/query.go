@@ -33,10 +33,14 @@ type Query struct {
 	Namespace string // "": every one
 	Function  string // "": every one
 	RequestID string // "": every one; for Stream
-	Since     time.Time
-	Limit     int  // most receipts; DefaultLimit when zero; for Receipts
-	Tail      int  // most past records; DefaultTail when zero, none when negative; for Stream
-	Follow    bool // go on with new records; for Stream
+	// Event selects the receipts of one event, by its id, also as a member of a batch, and
+	// EventSuffix besides those of events whose id ends so; for Receipts.
+	Event       string
+	EventSuffix string
+	Since       time.Time
+	Limit       int  // most receipts; DefaultLimit when zero; for Receipts
+	Tail        int  // most past records; DefaultTail when zero, none when negative; for Stream
+	Follow      bool // go on with new records; for Stream
 }
 
 // Record is a log line or the receipt that ends an invocation: one of the two is
@@ -95,7 +99,8 @@ func (r *Recorder) Receipt(ctx context.Context, id string) (Receipt, error) {
 
 // Receipts returns the newest receipts of a query, newest first, by the time at
 // which the invocation ended. With corrupt records among them it returns the
-// others and state.ErrCorrupt.
+// others and state.ErrCorrupt. Of an event they are the oldest, and ErrUnsearched says
+// that there may be more.
 func (r *Recorder) Receipts(ctx context.Context, q Query) ([]Receipt, error) {
 	if err := r.Flush(ctx); err != nil {
 		return nil, err
@@ -103,6 +108,9 @@ func (r *Recorder) Receipts(ctx context.Context, q Query) ([]Receipt, error) {
 	limit := q.Limit
 	if limit <= 0 {
 		limit = DefaultLimit
+	}
+	if q.Event != "" {
+		return r.ofEvent(ctx, q, limit)
 	}
 	past := pastSearch{stream: r.cfg.Receipts, query: q, decode: decodeReceipts, want: limit}
 	records, _, err := past.run(ctx, r.cfg.Clock())
@@ -160,9 +168,23 @@ func (r *Recorder) Stream(ctx context.Context, q Query, fn func(Record) bool) er
 func onlyCorrupt(err error) bool { return err == nil || errors.Is(err, state.ErrCorrupt) }
 
 // byTime sorts by time and leaves the order of equals: lines come before the
-// receipt that follows them.
+// receipt that follows them. A receipt comes after all lines of its invocation, also
+// when their clock is ahead of what was measured as its end.
 func byTime(records []Record) {
-	slices.SortStableFunc(records, func(a, b Record) int { return a.time().Compare(b.time()) })
+	last := map[string]time.Time{} // of an invocation's lines, by its receipt
+	for i := range records {
+		if l := records[i].Line; l != nil && l.Receipt != "" && l.Time.After(last[l.Receipt]) {
+			last[l.Receipt] = l.Time
+		}
+	}
+	at := func(r *Record) time.Time {
+		t := r.time()
+		if r.Receipt != nil && last[r.Receipt.ID].After(t) {
+			return last[r.Receipt.ID]
+		}
+		return t
+	}
+	slices.SortStableFunc(records, func(a, b Record) int { return at(&a).Compare(at(&b)) })
 }
 
 // pastSearch looks for the newest records of one stream. Streams are read

@@ -171,6 +171,107 @@ func followNoGap(t *testing.T, r *Recorder, n int) {
 	}
 }
 
+// What a function said last is logged after its end was measured, so the clock alone
+// would put it behind the receipt.
+func TestAReceiptComesAfterAllLinesOfItsInvocation(t *testing.T) {
+	t.Parallel()
+	for _, follow := range []bool{false, true} {
+		r := open(t, t.TempDir(), newMemory(), newMemory(), func(c *Config) { c.Interval = time.Millisecond })
+		begun := time.Now()
+		put := func() {
+			var rcs []*Receipt
+			for i := range 3 {
+				rc := receipt("x")
+				rc.RequestID, rc.Start, rc.Wall = fmt.Sprint("r", i), begun, time.Millisecond
+				for k := range 2 {
+					r.Log(LogLine{
+						Time: begun.Add(time.Duration(10*(k+1)) * time.Millisecond), Namespace: "default", Function: "x",
+						RequestID: rc.RequestID, Receipt: rc.ID, Text: fmt.Sprint("l", i),
+					})
+				}
+				rcs = append(rcs, rc)
+			}
+			for _, rc := range rcs {
+				if err := r.Record(context.Background(), rc); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if follow {
+			go put()
+		} else {
+			put()
+		}
+		lines, receipts := map[string]int{}, 0
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		ok(t, r.Stream(ctx, Query{Follow: follow}, func(rec Record) bool {
+			if rec.Line != nil {
+				lines[rec.Line.RequestID]++
+				return true
+			}
+			if n := lines[rec.Receipt.RequestID]; n != 2 {
+				t.Errorf("follow %t: the receipt of %s came after %d of its 2 lines", follow, rec.Receipt.RequestID, n)
+			}
+			receipts++
+			return receipts < 3
+		}))
+		if receipts != 3 {
+			t.Errorf("follow %t: %d receipts", follow, receipts)
+		}
+	}
+}
+
+func TestReceiptsOfAnEventAreFoundForEveryMemberOfABatch(t *testing.T) {
+	t.Parallel()
+	r := open(t, t.TempDir(), newMemory(), newMemory())
+	long, odd := strings.Repeat("long", 200), "two\nlines"
+	put := func(request, event string, members ...string) {
+		rc := receipt("x")
+		rc.RequestID, rc.Event, rc.Members = request, event, Members(members)
+		ok(t, r.Record(t.Context(), rc))
+	}
+	put("none", "")
+	put("one", "a")
+	put("batch", "a", "a", "b<&>\"", long, odd)
+	put("again", "replay.j.7")
+	put("both", "replay.j.6", "replay.j.6", "replay.j.7")
+	put("alone", long)
+	for _, c := range []struct {
+		q    Query
+		want string
+	}{
+		{Query{Event: "a"}, "batch one"},
+		{Query{Event: "b<&>\""}, "batch"},
+		{Query{Event: "b"}, ""},
+		{Query{Event: long}, "alone batch"},
+		{Query{Event: odd}, "batch"},
+		{Query{Event: "two"}, ""},
+		{Query{Event: "a", EventSuffix: ".7"}, "both again batch one"},
+		{Query{Event: "a", Limit: 1}, "one"},
+		{Query{Event: "a", Function: "y"}, ""},
+		{Query{Event: "a", Since: time.Now().Add(time.Hour)}, ""},
+	} {
+		got, err := r.Receipts(t.Context(), c.q)
+		ok(t, err)
+		var ids []string
+		for _, rc := range got {
+			ids = append(ids, rc.RequestID)
+		}
+		if s := strings.Join(ids, " "); s != c.want {
+			t.Errorf("%.60v: got %q, want %q", c.q, s, c.want)
+		}
+	}
+	many := make([]string, 1000)
+	for i := range many {
+		many[i] = long + fmt.Sprint(i)
+	}
+	put("many", many[0], many...)
+	if got, err := r.Receipts(t.Context(), Query{Event: many[999]}); err != nil || len(got) != 1 {
+		t.Errorf("of the largest batch: %d, %v", len(got), err)
+	}
+}
+
 func TestStreamFollowWithoutTailBeginsNow(t *testing.T) {
 	t.Parallel()
 	receipts, logs := newMemory(), newMemory()

@@ -17,6 +17,7 @@ type Receipt struct {
 	Principal string        `json:"principal"`
 	Event     string        `json:"event,omitempty"`   // id of the event, or of the first of a batch
 	Events    int           `json:"events,omitempty"`  // how many a batch had
+	Members   string        `json:"members,omitempty"` // ids of a batch's events; see Members
 	Source    string        `json:"source,omitempty"`  // the function's trigger by name
 	Attempt   int           `json:"attempt,omitempty"` // from 1, at delivering the event
 	Replay    bool          `json:"replay,omitempty"`  // the event was delivered before, and somebody had it run anew

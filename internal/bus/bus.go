@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
@@ -8,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"reflect"
+	"strings"
 	"sync"
 	"time"
 
@@ -99,11 +102,16 @@ type Bus struct {
 	markedAt time.Time
 	marks    map[string]mark // of the last run; fixed after Start
 
+	lost map[string]map[string]lostPosition // by stream and consumer; after Start, opening guards it
+
 	mu       sync.Mutex
 	streams  map[string]marked
-	corrupt  error // the first corruption that a read met
-	damages  int64 // corruptions met since the start
+	corrupt  error           // the first corruption that was met
+	places   map[string]bool // where: each is reported once
+	damages  int64           // corruptions met since the start
 	warnings []string
+	stopping bool
+	tasks    sync.WaitGroup // Add only under mu while not stopping
 }
 
 // Start starts the server in this process. The caller holds the lock of the data
@@ -124,14 +132,18 @@ func Start(ctx context.Context, cfg Config) (*Bus, error) {
 		return nil, fmt.Errorf("deriving the key of the bus: %v", err)
 	}
 	b := &Bus{
-		cfg: cfg, log: cfg.Logger, seal: sealer{digest},
+		cfg: cfg, log: cfg.Logger, seal: newSealer(digest),
 		kvs: map[string]*KV{}, blobs: map[string]*Blobs{}, logs: map[string]*Log{}, events: map[string]*Events{},
-		streams: map[string]marked{}, markedAt: cfg.Clock(),
+		streams: map[string]marked{}, markedAt: cfg.Clock(), lost: map[string]map[string]lostPosition{}, places: map[string]bool{},
 	}
 	if err := b.loadMarks(); err != nil {
 		return nil, err
 	}
-	if b.srv, err = server.NewServer(options(cfg, hex.EncodeToString(atRest))); err != nil {
+	key := hex.EncodeToString(atRest)
+	if err := b.inspect(key); err != nil {
+		return nil, err
+	}
+	if b.srv, err = server.NewServer(options(cfg, key)); err != nil {
 		return nil, fmt.Errorf("preparing the bus: %v", err)
 	}
 	b.srv.SetLoggerV2(serverLog{cfg.Logger}, false, false, false)
@@ -213,9 +225,18 @@ func (b *Bus) Close(ctx context.Context) error {
 
 func (b *Bus) stop() {
 	b.close.Do(func() {
+		b.mu.Lock()
+		b.stopping = true
+		b.mu.Unlock()
+		b.tasks.Wait()
 		b.opening.Lock()
 		for _, e := range b.events {
 			e.stop()
+			ctx, cancel := context.WithTimeout(context.Background(), cleanupTime)
+			if err := e.look(ctx); err != nil {
+				b.log.Warn("asking consumers where they are", "events", e.cfg.Name, "error", err)
+			}
+			cancel()
 		}
 		b.opening.Unlock()
 		if b.conn != nil {
@@ -246,11 +267,34 @@ func (b *Bus) Check(ctx context.Context) error {
 	}
 	b.mu.Lock()
 	err := b.corrupt
+	var all []*Events
+	for _, m := range b.streams {
+		if m.events != nil {
+			all = append(all, m.events)
+		}
+	}
 	b.mu.Unlock()
+	for _, e := range all {
+		err = cmp.Or(err, e.unpurged())
+	}
 	if err != nil {
 		return err
 	}
 	return b.room("checking the bus")
+}
+
+// background runs fn beside the caller, unless the bus is stopping: Close waits for it.
+func (b *Bus) background(fn func(context.Context)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stopping {
+		return
+	}
+	b.tasks.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+		defer cancel()
+		fn(ctx)
+	})
 }
 
 // Warnings lists damage met since the start, oldest first, as lines for people.
@@ -260,8 +304,8 @@ func (b *Bus) Warnings() []string {
 	return append([]string(nil), b.warnings...)
 }
 
-// Damages counts the corruptions that reads have met since the start. One that is
-// met twice counts twice.
+// Damages counts the corruptions that were met since the start. One that is met twice
+// counts once.
 func (b *Bus) Damages() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -280,14 +324,32 @@ func (b *Bus) warn(text string) {
 // corruption reports a value that is not what was written, and returns the error
 // for the caller.
 func (b *Bus) corruption(where string) error {
+	return b.damage(where, where+": the stored value does not fit its digest")
+}
+
+// maxPlaces is how many damaged places are told apart. Of further ones, each time that
+// one is met is reported.
+const maxPlaces = 10_000
+
+// damage reports a damaged place, once, with a text for people. It returns the error for
+// the caller.
+func (b *Bus) damage(where, text string) error {
 	err := fmt.Errorf("reading %s: %w", where, ErrCorrupt)
 	b.mu.Lock()
-	b.damages++
+	known := b.places[where]
+	if !known {
+		if len(b.places) < maxPlaces {
+			b.places[where] = true
+		}
+		b.damages++
+	}
 	if b.corrupt == nil {
 		b.corrupt = err
 	}
 	b.mu.Unlock()
-	b.warn(where + ": the stored value does not fit its digest")
+	if !known {
+		b.warn(text)
+	}
 	return err
 }
 
@@ -304,34 +366,53 @@ func (b *Bus) room(doing string) error {
 	return nil
 }
 
-// Error codes of the server (its errors.json) that mean a lack of space. 10077
-// carries the text of whatever kept a message from being stored.
+// Error codes of the server (its errors.json) that mean a lack of space.
 const (
 	codeResources   jetstream.ErrorCode = 10023
 	codeStorage     jetstream.ErrorCode = 10047
-	codeStoreFailed jetstream.ErrorCode = 10077
+	codeStoreFailed jetstream.ErrorCode = 10077 // carries the text of whatever kept a message from being stored
 )
 
 // failure turns an error of the server or the client into ours. The context's
 // own error stays matchable.
 func (b *Bus) failure(doing string, err error) error {
-	var api jetstream.JetStreamError
-	if errors.As(err, &api) && api.APIError() != nil {
-		switch api.APIError().ErrorCode {
-		case codeResources, codeStorage:
-			return fmt.Errorf("%s: %w: %v", doing, ErrFull, err)
-		case codeStoreFailed, jetstream.JSErrCodeJetStreamNotEnabled, jetstream.JSErrCodeJetStreamNotEnabledForAccount:
-			// The disk ran full under the server.
-			if full := b.room(doing); errors.Is(full, ErrFull) {
-				return full
-			}
-		default: // every other one is told as it is
-		}
+	if b.wantsSpace(err) {
+		return fmt.Errorf("%s: %w: %v", doing, ErrFull, err)
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	return fmt.Errorf("%s: %v", doing, err)
+}
+
+// wantsSpace reports whether something failed because the disk is full. The server says
+// so in few cases: in others a stream or consumer could not be made, or its file not be
+// written (10049, 10012 and more, all of the kind 5xx), or it has turned itself off. So
+// when one of those comes while the disk is full, that is why.
+func (b *Bus) wantsSpace(err error) bool {
+	var answer jetstream.JetStreamError
+	switch {
+	case err == nil:
+		return false
+	case errors.As(err, &answer) && answer.APIError() != nil:
+		api := answer.APIError()
+		switch api.ErrorCode {
+		case codeResources, codeStorage:
+			return true
+		case jetstream.JSErrCodeJetStreamNotEnabled, jetstream.JSErrCodeJetStreamNotEnabledForAccount:
+		default:
+			if strings.Contains(api.Description, unix.ENOSPC.Error()) {
+				return true
+			}
+			if api.Code < http.StatusInternalServerError {
+				return false
+			}
+		}
+	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled):
+	default:
+		return false
+	}
+	return errors.Is(b.room("asking the bus"), ErrFull)
 }
 
 // stream makes the stream or brings its configuration up to date, and reports

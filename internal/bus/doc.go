@@ -39,6 +39,12 @@
 //     where EventsConfig.Keep allows it, what every consumer has settled. Two things
 //     remain: events at the end that were written after the last note of the marks
 //     before a kill, and ones at the front that may have grown too old since.
+//   - A damaged event is reported once in each run and handed to its consumer by its
+//     place alone, and makes Check fail until a purge of its channel covers it.
+//   - Files that the server could not decrypt are set aside before it starts, in the
+//     folder quarantine of Config.Dir, and reported. A configuration is made anew; what
+//     was in a block is lost; a consumer goes on behind what it is noted to have
+//     settled, so what it has settled since the last note comes again.
 //   - A file system with less than Config.MinFree left takes no more writes
 //     (state.ErrFull), because the server would otherwise run into the end of
 //     the disk and turn itself off.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -110,13 +111,24 @@ type Events struct {
 	seen    *remembered
 	trimmed time.Time // when it was last tried
 	batches uint64
+	answers answers
 
-	purging sync.Mutex // before mu; held by Purge
+	burials  atomic.Bool // there is something in buried
+	purging  sync.Mutex  // before mu; held by Purge
+	dropping sync.Mutex  // before Bus.marking; held while a consumer is dropped, or all are asked where they are
 
-	mu      sync.Mutex
-	changed chan struct{}     // closed, and replaced, after each write
-	floors  map[string]uint64 // up to where a channel was purged, by subject
-	routes  map[string]*route // of consumers, by their name at the server
+	mu        sync.Mutex
+	changed   chan struct{}     // closed, and replaced, after each write
+	floors    map[string]uint64 // up to where a channel was purged, by subject
+	routes    map[string]*route // of consumers, by their name at the server
+	damaged   map[uint64]string // events that are not what was stored, with their subjects
+	buried    map[uint64]bool   // purged, and the server still has them: whether it can read them
+	positions map[string]position
+	lost      map[string]lostPosition // consumers that are to be made anew
+	began     uint64                  // the last sequence when it was opened
+	looking   bool                    // at the consumers
+	looked    time.Time
+	lookTook  time.Duration
 }
 
 // Events opens events, and makes them or changes their limits as needed. What was
@@ -141,6 +153,7 @@ func (b *Bus) Events(ctx context.Context, cfg EventsConfig) (*Events, error) {
 		queue: make(chan *publish, maxWaiting), closing: make(chan struct{}), closed: make(chan struct{}),
 		heads: map[string]uint64{}, seen: newRemembered(maphash.MakeSeed(), cfg.Dedup, MaxRemembered),
 		changed: make(chan struct{}), floors: map[string]uint64{}, routes: map[string]*route{},
+		damaged: map[uint64]string{}, buried: map[uint64]bool{}, positions: map[string]position{}, lost: map[string]lostPosition{},
 	}
 	if err := e.open(ctx); err != nil {
 		return nil, err
@@ -184,17 +197,24 @@ func (e *Events) open(ctx context.Context) error {
 		return e.bus.failure("opening "+e.name, err)
 	}
 	e.last = info.State.LastSeq
+	if err := e.lookAgain(ctx, m.Damaged); err != nil {
+		return e.bus.failure("opening "+e.name, err)
+	}
 	if err := e.remember(ctx); err != nil {
 		return err
 	}
 	given := m.Last // sequences that were in use once
+	listed := map[string]bool{}
 	list := e.stream.ListConsumers(ctx)
 	for c := range list.Info() {
 		given = max(given, c.Delivered.Stream)
+		listed[c.Name] = true
 	}
 	if err := list.Err(); err != nil {
 		return e.bus.failure("opening "+e.name, err)
 	}
+	e.recall(ctx, listed, m.Consumers)
+	e.began = max(e.last, given)
 	if given > max(m.Last, e.last) { // less than that, compare has told
 		e.bus.warn(fmt.Sprintf("%s: a consumer was at %d and it ends at %d", e.name, given, e.last))
 	}
@@ -275,8 +295,13 @@ func (e *Events) Get(ctx context.Context, sequence uint64) (EventRecord, error) 
 
 // Backlog says how many events a consumer has yet to begin, and how many it has
 // begun and not settled. It fails with state.ErrNotFound when there is no such
-// consumer.
+// consumer, and with state.ErrCorrupt when what it has settled is lost: then Consume
+// begins behind what was settled for certain, and all from there on are waiting.
 func (e *Events) Backlog(ctx context.Context, consumer string) (waiting, underWay int64, err error) {
+	if p, lost := e.isLost(consumerName(consumer)); lost {
+		waiting, err = e.lostBacklog(ctx, consumer, p)
+		return waiting, 0, err
+	}
 	info, err := e.consumer(ctx, consumer)
 	if err != nil {
 		return 0, 0, err

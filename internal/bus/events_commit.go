@@ -58,9 +58,13 @@ func (e *Events) Publish(ctx context.Context, entries []Entry) ([]Stored, error)
 	p := &publish{entries: entries, subjects: make([]string, len(entries)), stored: make([]Stored, len(entries))}
 	for i := range entries {
 		n := &entries[i]
-		var err error
-		if p.subjects[i], err = e.subject(n.Namespace, n.Channel); err != nil {
-			return nil, fmt.Errorf("%s: %v", doing, err)
+		if i > 0 && n.Namespace == entries[i-1].Namespace && n.Channel == entries[i-1].Channel {
+			p.subjects[i] = p.subjects[i-1]
+		} else {
+			var err error
+			if p.subjects[i], err = e.subject(n.Namespace, n.Channel); err != nil {
+				return nil, fmt.Errorf("%s: %v", doing, err)
+			}
 		}
 		if n.ID == "" || len(n.ID) > MaxEventID {
 			return nil, fmt.Errorf("%s: an id has 1 to %d bytes, this one %d", doing, MaxEventID, len(n.ID))
@@ -80,9 +84,6 @@ func (e *Events) Publish(ctx context.Context, entries []Entry) ([]Stored, error)
 }
 
 func (e *Events) submit(ctx context.Context, doing string, p *publish) error {
-	if err := e.bus.room(doing); err != nil {
-		return err
-	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
@@ -157,8 +158,12 @@ func (e *Events) run() {
 		if len(group) == 0 {
 			continue
 		}
+		full := e.bus.room("looking for space") // once for all of them
 		for rest := group; len(rest) > 0; {
-			done, err := e.commit(rest)
+			done, err := 0, full
+			if err == nil {
+				done, err = e.commit(rest)
+			}
 			if err != nil {
 				done = len(rest)
 			}
@@ -265,10 +270,16 @@ func apart(group []*publish, messages int) bool {
 
 // prepare frames what is no duplicate, and fills in where each entry will be.
 func (e *Events) prepare(ctx context.Context, group []*publish) ([]pending, error) {
-	next := e.last
-	var out []pending
-	fresh := map[uint64]*Entry{} // of this group, by hash
-	at := map[uint64]uint64{}
+	type entry struct {
+		*Entry
+		at uint64
+	}
+	next, most := e.last, 0
+	for _, p := range group {
+		most += p.messages()
+	}
+	out := make([]pending, 0, most)
+	fresh := make(map[uint64]entry, most) // of this group, by hash
 	for _, p := range group {
 		if p.note != nil {
 			next++
@@ -279,8 +290,8 @@ func (e *Events) prepare(ctx context.Context, group []*publish) ([]pending, erro
 		for i := range p.entries {
 			n, subject := &p.entries[i], p.subjects[i]
 			hash := e.seen.hash(n.Namespace, n.Channel, n.ID)
-			if f := fresh[hash]; f != nil && f.ID == n.ID && f.Namespace == n.Namespace && f.Channel == n.Channel {
-				p.stored[i] = Stored{at[hash], true}
+			if f := fresh[hash]; f.Entry != nil && f.ID == n.ID && f.Namespace == n.Namespace && f.Channel == n.Channel {
+				p.stored[i] = Stored{f.at, true}
 				continue
 			}
 			if first, ok := e.seen.find(hash); ok && e.same(ctx, first, n) {
@@ -297,7 +308,7 @@ func (e *Events) prepare(ctx context.Context, group []*publish) ([]pending, erro
 			next++
 			out = append(out, pending{subject, hash, e.frame(subject, next, prev, n.ID, n.Data)})
 			p.stored[i] = Stored{Sequence: next}
-			e.heads[subject], fresh[hash], at[hash] = next, n, next
+			e.heads[subject], fresh[hash] = next, entry{n, next}
 		}
 		p.upTo = len(out)
 	}
@@ -329,7 +340,7 @@ func (e *Events) head(ctx context.Context, subject string) (uint64, error) {
 	if err != nil {
 		return 0, e.bus.failure("looking up the channel "+subject, err)
 	}
-	if known {
+	if known && !e.buriedIn(subject) {
 		_ = e.bus.corruption("the last event of " + subject) // it is on record; the channel goes on
 	}
 	return 0, nil

@@ -48,10 +48,11 @@ type ConsumerConfig struct {
 // may be called from any goroutine, also after Consume has returned.
 type Delivered struct {
 	EventRecord
-	Attempt int // 1 for the first time; at least that after a crash
+	Attempt int  // 1 for the first time; at least that after a crash
+	Damaged bool // it is not what was stored, and only its place is told; Data is nil
 
 	events *Events
-	reply  string
+	reply  string // empty for one that the consumer does not wait for
 }
 
 // Ack settles the event: it does not come again. It is lost when the node dies at
@@ -67,6 +68,9 @@ func (d *Delivered) Later(after time.Duration) error {
 func (d *Delivered) Working() error { return d.events.say(d.reply, "+WPI") }
 
 func (e *Events) say(reply, word string) error {
+	if reply == "" {
+		return nil
+	}
 	if err := e.bus.conn.Publish(reply, []byte(word)); err != nil {
 		return fmt.Errorf("settling an event of %s: %v", e.cfg.Name, err)
 	}
@@ -161,6 +165,8 @@ type consuming struct {
 	batch   int    // requested at once
 	asked   int    // requested and not here yet
 	last    uint64 // sequence of the last one handed over for the first time
+	again   uint64 // up to there, events may have been handed over before, which nobody knows any more
+	watch   *watch
 }
 
 // Consume makes the consumer when it is absent, and calls fn for each of its
@@ -170,8 +176,10 @@ type consuming struct {
 //
 // Events come in the order of storing, but those that come again come in between.
 // After a restart, those not settled come again. A damaged or missing event is
-// reported (Bus.Check, Bus.Warnings), settled and not handed over. A consumer has
-// one Consume at a time.
+// reported (Bus.Check, Bus.Warnings) and handed over as such, but not always in its turn,
+// and only if there is a trace of it. A consumer whose own files were damaged goes on
+// behind what was settled for certain; what may come again then has an Attempt above 1.
+// A consumer has one Consume at a time.
 func (e *Events) Consume(ctx context.Context, cfg ConsumerConfig, fn func(*Delivered)) error {
 	doing := "consuming events " + e.cfg.Name + " as " + cfg.Name
 	subject, err := e.subject(cfg.Namespace, cfg.Channel)
@@ -185,7 +193,8 @@ func (e *Events) Consume(ctx context.Context, cfg ConsumerConfig, fn func(*Deliv
 	case cfg.AckWait < time.Millisecond:
 		return fmt.Errorf("%s: ConsumerConfig.AckWait is %v: want a millisecond or more", doing, cfg.AckWait)
 	}
-	c := &consuming{e: e, name: consumerName(cfg.Name), subject: subject, inbox: nats.NewInbox(), batch: min(cfg.Window, pullEvents)}
+	c := &consuming{e: e, name: consumerName(cfg.Name), subject: subject, inbox: nats.NewInbox(), batch: min(cfg.Window, pullEvents), watch: newWatch(cfg.AckWait)}
+	defer c.watch.timer.Stop()
 	c.route = e.routeOf(c.name)
 	if !c.route.running.TryLock() {
 		return fmt.Errorf("%s: it is being consumed already", doing)
@@ -236,13 +245,26 @@ func (c *consuming) open(ctx context.Context, cfg ConsumerConfig) error {
 		want.DeliverPolicy = jetstream.DeliverNewPolicy
 	}
 	has, err := c.e.stream.Consumer(ctx, c.name)
+	var was lostPosition
+	var lost bool
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
+		if was, lost = c.e.isLost(c.name); lost {
+			c.again = c.e.began
+		}
+		if was.known {
+			cfg.From = From{Sequence: was.Settled + 1}
+			want.DeliverPolicy, want.OptStartSeq, want.OptStartTime = jetstream.DeliverByStartSequencePolicy, was.Settled+1, nil
+		}
 	case err != nil:
 		return err
 	default:
 		now := has.CachedInfo()
 		c.last = now.Delivered.Stream
+		if now.NumAckPending > 0 {
+			c.watch.floor = now.AckFloor.Stream
+			c.watch.begin()
+		}
 		if now.Config.FilterSubject != c.subject {
 			return fmt.Errorf("it is a consumer of %s", now.Config.FilterSubject)
 		}
@@ -256,6 +278,9 @@ func (c *consuming) open(ctx context.Context, cfg ConsumerConfig) error {
 		return err
 	}
 	c.last = made.CachedInfo().Delivered.Stream
+	if lost {
+		c.e.found(c.name, was)
+	}
 	if cfg.From.Sequence > 0 {
 		c.last = max(c.last, cfg.From.Sequence-1)
 	}
@@ -318,6 +343,10 @@ func (c *consuming) run(ctx context.Context, fn func(*Delivered)) error {
 		case <-lost.C:
 			c.asked = 0
 			lost.Reset(pullLost)
+		case <-c.watch.timer.C:
+			if err := c.look(ctx, fn); err != nil && ctx.Err() == nil {
+				return err
+			}
 		case <-ctx.Done():
 			return nil
 		case <-c.e.closing:
@@ -373,32 +402,45 @@ func (c *consuming) message(ctx context.Context, m *nats.Msg, fn func(*Delivered
 }
 
 func (c *consuming) event(ctx context.Context, m *nats.Msg, p acked, fn func(*Delivered)) {
+	c.watch.begin()
 	r, ok := c.e.unframe(m.Subject, p.sequence, m.Data)
-	if !ok {
-		_ = c.e.bus.corruption(fmt.Sprintf("event %d of %s", p.sequence, c.e.cfg.Name)) // on record
-		_ = c.e.say(m.Reply, "+TERM")                                                   // else it comes again, and is settled then
+	if c.e.isBuried(p.sequence) {
 		c.last = max(c.last, p.sequence)
+		_ = c.e.say(m.Reply, "+TERM") // if this is lost, it comes again
+		return
+	}
+	if !ok {
+		c.last = max(c.last, p.sequence)
+		_ = c.e.damage(p.sequence, c.subject, c.e.called(p.sequence)) // on record
+		delete(c.watch.told, p.sequence)                              // nobody has settled it since
+		c.damaged(&Delivered{EventRecord: EventRecord{Sequence: p.sequence, Time: time.Unix(0, p.timestamp)}, Attempt: p.attempt, reply: m.Reply}, fn)
 		return
 	}
 	if p.attempt == 1 {
 		if r.prev > c.last {
-			c.missing(ctx, r)
+			c.missing(ctx, r, fn)
 		}
 		if c.last == unknown || p.sequence > c.last {
 			c.last = p.sequence
 		}
 	}
 	r.Time = time.Unix(0, p.timestamp)
+	if p.sequence <= c.again {
+		p.attempt = max(p.attempt, 2)
+	}
 	fn(&Delivered{EventRecord: r, Attempt: p.attempt, events: c.e, reply: m.Reply})
 }
 
 // missing is for an event whose predecessor has not come before it.
-func (c *consuming) missing(ctx context.Context, r EventRecord) {
+func (c *consuming) missing(ctx context.Context, r EventRecord, fn func(*Delivered)) {
 	if c.e.explained(ctx, c.subject, r.prev) {
 		return
 	}
 	// It may have got lost on its way here, and will come again; else get reports it.
-	_, _ = c.e.get(ctx, r.prev)
+	if _, err := c.e.get(ctx, r.prev); errors.Is(err, ErrCorrupt) {
+		_ = c.e.damage(r.prev, c.subject, c.e.called(r.prev)) // on record; now with its subject
+		c.damaged(&Delivered{EventRecord: EventRecord{Sequence: r.prev}, Attempt: 1}, fn)
+	}
 }
 
 // consumer describes a consumer, or fails with state.ErrNotFound.
@@ -422,6 +464,11 @@ func (e *Events) consumer(ctx context.Context, name string) (*jetstream.Consumer
 func (e *Events) DropConsumer(ctx context.Context, name string) error {
 	if !validConsumer(name) {
 		return fmt.Errorf("dropping consumer %.80q: the name is not made of labels", name)
+	}
+	e.dropping.Lock()
+	defer e.dropping.Unlock()
+	if err := e.unnote(ctx, consumerName(name)); err != nil {
+		return e.bus.failure("dropping consumer "+name, err)
 	}
 	err := e.stream.DeleteConsumer(ctx, consumerName(name))
 	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {

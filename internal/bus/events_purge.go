@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,10 @@ type note struct {
 	Subject string `json:"subject"`
 	UpTo    uint64 `json:"upTo"`
 	Gone    []byte `json:"gone"` // runs of sequences, each as two uvarints: how many are skipped, how many go
+	// Damaged are those of them that the server may still have, and cannot read. Kept are
+	// those before one of these, which it still has: see keep.
+	Damaged []uint64 `json:"damaged,omitempty"`
+	Kept    []uint64 `json:"kept,omitempty"`
 }
 
 func (e *Events) noteSubject() string { return e.cfg.SubjectPrefix + ".purged" }
@@ -64,53 +69,160 @@ func noteOf(subject string, sequences []uint64) *note {
 	return n
 }
 
-// Purge removes the events of a channel up to a sequence and returns how many
-// there were. When it fails half way, some are gone.
+// Purge removes the events of a channel up to a sequence, and damaged ones right behind
+// it, and returns how many there were. When it fails half way, some are gone.
 func (e *Events) Purge(ctx context.Context, namespace, channel string, upTo uint64) (int, error) {
 	doing := "purging events " + e.cfg.Name
 	subject, err := e.subject(namespace, channel)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %v", doing, err)
 	}
-	if upTo == 0 {
-		return 0, nil // to scan, 0 would mean no end
-	}
 	e.purging.Lock()
 	defer e.purging.Unlock()
 	total := 0
-	for {
+	for upTo > 0 { // to scan, 0 would mean no end
 		var gone []uint64
 		err := e.scan(ctx, scan{filter: subject, from: 1, end: upTo}, func(r EventRecord) bool {
 			gone = append(gone, r.Sequence)
 			return len(gone) < noteEvents
 		})
-		if err != nil && !errors.Is(err, ErrCorrupt) { // what is damaged stays, to be found again
+		if err != nil && !errors.Is(err, ErrCorrupt) { // what is damaged comes last
 			return total, e.bus.failure(doing, err)
 		}
 		if len(gone) == 0 {
-			return total, nil
+			break
 		}
 		n := noteOf(subject, gone)
-		b, err := json.Marshal(n)
-		if err != nil {
-			return total, fmt.Errorf("%s: %v", doing, err)
-		}
-		if err := e.submit(ctx, doing, &publish{note: b}); err != nil {
-			return total, err
-		}
-		if err := e.drop(ctx, n); err != nil {
+		if n.Kept, err = e.keep(ctx, gone); err != nil {
 			return total, e.bus.failure(doing, err)
+		}
+		if err := e.purge(ctx, doing, n); err != nil {
+			return total, err
 		}
 		total += len(gone)
 	}
+	damaged, err := e.damagedIn(ctx, subject, upTo)
+	if err != nil {
+		return total, e.bus.failure(doing, err)
+	}
+	if len(damaged) > 0 {
+		n := noteOf(subject, damaged)
+		n.Damaged = damaged
+		if err := e.purge(ctx, doing, n); err != nil {
+			return total, err
+		}
+	}
+	return total + len(damaged), nil
 }
 
-// drop carries out what a note says.
+// purge notes what goes, and removes it.
+func (e *Events) purge(ctx context.Context, doing string, n *note) error {
+	b, err := json.Marshal(n)
+	if err != nil {
+		return fmt.Errorf("%s: %v", doing, err)
+	}
+	if err := e.submit(ctx, doing, &publish{note: b}); err != nil {
+		return err
+	}
+	e.bury(n)
+	if err := e.drop(ctx, n); err != nil {
+		return e.bus.failure(doing, err)
+	}
+	return nil
+}
+
+// keep says which of the sequences that are to go must stay: the one before each message
+// that the server cannot read. For when such a message comes to be the first, the server
+// loses count, and at its next start cuts away what follows.
+func (e *Events) keep(ctx context.Context, gone []uint64) (kept []uint64, err error) {
+	bad := e.unreadable()
+	if len(bad) == 0 {
+		return nil, nil
+	}
+	goes := make(map[uint64]bool, len(gone))
+	for _, sequence := range gone {
+		goes[sequence] = true
+	}
+	for sequence := range bad {
+		for before := sequence - 1; before > 0 && before+examined > sequence; before-- {
+			if goes[before] {
+				kept = append(kept, before)
+				break
+			}
+			_, err := e.stream.GetMsg(ctx, before)
+			if err == nil {
+				break // one that stays anyhow
+			}
+			if !errors.Is(err, jetstream.ErrMsgNotFound) {
+				return nil, err
+			}
+		}
+	}
+	slices.Sort(kept)
+	return slices.Compact(kept), nil
+}
+
+// drop carries out what a note says. The server loses count, too, when it purges a subject
+// past a message that it cannot read; so from there on messages go one by one.
 func (e *Events) drop(ctx context.Context, n *note) error {
 	e.mu.Lock()
 	e.floors[n.Subject] = max(e.floors[n.Subject], n.UpTo)
 	e.mu.Unlock()
-	return e.stream.Purge(ctx, jetstream.WithPurgeSubject(n.Subject), jetstream.WithPurgeSequence(n.UpTo+1))
+	upTo := n.UpTo
+	bad := e.unreadable()
+	for sequence := range bad {
+		upTo = min(upTo, sequence-1)
+	}
+	for _, sequence := range n.Kept {
+		bad[sequence] = true
+		upTo = min(upTo, sequence-1)
+	}
+	if upTo > 0 {
+		if err := e.stream.Purge(ctx, jetstream.WithPurgeSubject(n.Subject), jetstream.WithPurgeSequence(upTo+1)); err != nil {
+			return err
+		}
+	}
+	var failed error
+	n.runs(func(first, last uint64) {
+		for sequence := max(first, upTo+1); sequence <= last && failed == nil; sequence++ {
+			if bad[sequence] {
+				continue
+			}
+			if err := e.stream.DeleteMsg(ctx, sequence); err != nil && !isGone(err) {
+				failed = err
+			}
+		}
+	})
+	return failed
+}
+
+// isGone reports whether a message could not be deleted because there is none.
+func isGone(err error) bool {
+	var answer jetstream.JetStreamError
+	return errors.Is(err, jetstream.ErrMsgNotFound) ||
+		errors.As(err, &answer) && answer.APIError() != nil && answer.APIError().ErrorCode == codeNotDeleted && strings.Contains(answer.APIError().Description, "not found")
+}
+
+// codeNotDeleted carries the text of whatever kept a message from being deleted.
+const codeNotDeleted jetstream.ErrorCode = 10057
+
+// unreadable lists the sequences of which the server may have a message that it cannot read.
+func (e *Events) unreadable() map[uint64]bool {
+	out := map[uint64]bool{}
+	for sequence := range e.bus.marks[e.name].Damaged {
+		out[sequence] = true
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for sequence := range e.damaged {
+		out[sequence] = true
+	}
+	for sequence, readable := range e.buried {
+		if !readable {
+			out[sequence] = true
+		}
+	}
+	return out
 }
 
 func (e *Events) notes(ctx context.Context, fn func(*note) bool) error {
@@ -139,6 +251,7 @@ func (e *Events) complete(ctx context.Context, now time.Time) error {
 	var holes []*note
 	err := e.notes(ctx, func(n *note) bool {
 		e.floors[n.Subject] = max(e.floors[n.Subject], n.UpTo)
+		e.bury(n)
 		last = n
 		holes = append(holes, n)
 		return true
@@ -216,6 +329,11 @@ func (e *Events) settled(ctx context.Context, now time.Time) (uint64, error) {
 		return 0, err
 	}
 	upTo := info.State.FirstSeq + info.State.Msgs/trimShare
+	e.mu.Lock()
+	for _, p := range e.lost {
+		upTo = min(upTo, p.Settled)
+	}
+	e.mu.Unlock()
 	list := e.stream.ListConsumers(ctx)
 	for c := range list.Info() {
 		if c.Config.Durable != "" && (c.NumPending > 0 || c.NumAckPending > 0) {

@@ -1,11 +1,13 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -218,9 +220,13 @@ func (r *scanner) pages(ctx context.Context, fn func(EventRecord) bool) (more bo
 }
 
 func (r *scanner) take(ctx context.Context, m rawEvent) (EventRecord, bool) {
+	if r.e.isBuried(m.sequence) {
+		r.last[m.subject] = m.sequence
+		return EventRecord{}, false
+	}
 	rec, ok := r.e.unframe(m.subject, m.sequence, m.data)
 	if !ok {
-		r.damaged(fmt.Sprintf("event %d of %s", m.sequence, r.e.cfg.Name))
+		r.damaged(r.e.damage(m.sequence, m.subject, r.e.called(m.sequence)))
 		r.last[m.subject] = m.sequence
 		return rec, false
 	}
@@ -230,7 +236,7 @@ func (r *scanner) take(ctx context.Context, m rawEvent) (EventRecord, bool) {
 		last = r.scan.from - 1
 	}
 	if rec.prev > last && (known || !r.byTime && rec.prev >= r.scan.from) && !r.e.explained(ctx, m.subject, rec.prev) {
-		r.damaged(fmt.Sprintf("event %d of %s, which the server leaves out", rec.prev, r.e.cfg.Name))
+		r.damaged(r.e.damage(rec.prev, m.subject, r.e.called(rec.prev)+", which the server leaves out"))
 	}
 	r.last[m.subject] = m.sequence
 	return rec, true
@@ -245,11 +251,17 @@ func (e *Events) explained(ctx context.Context, subject string, sequence uint64)
 	return err == nil && sequence < info.State.FirstSeq
 }
 
-func (r *scanner) damaged(what string) {
-	err := r.e.bus.corruption(what)
+func (r *scanner) damaged(err error) {
 	if r.corrupt == nil {
 		r.corrupt = err
 	}
+}
+
+// unread looks at what lies from first to where the reader is now and is not read.
+func (r *scanner) unread(ctx context.Context, first, end uint64) error {
+	damage, err := r.e.examine(ctx, r.scan.filter, !strings.Contains(r.scan.filter, "*") && !strings.HasSuffix(r.scan.filter, ">"), first, end)
+	r.damaged(damage)
+	return err
 }
 
 // skip steps over messages that the index has and the server cannot read. It
@@ -270,6 +282,7 @@ func (r *scanner) skip(ctx context.Context) (bool, error) {
 		}
 		r.scan.from, r.byTime = max(info.State.FirstSeq, 1), false
 	}
+	first := r.scan.from
 	for steps := uint64(1); ; steps++ {
 		r.scan.from++
 		page, _, err := r.page(ctx)
@@ -277,12 +290,14 @@ func (r *scanner) skip(ctx context.Context) (bool, error) {
 			return false, err
 		}
 		if len(page) > 0 {
-			r.damaged(fmt.Sprintf("events of %s before %d, which the server cannot read", r.e.cfg.Name, page[0].sequence))
-			return true, nil
+			return true, r.unread(ctx, first, page[0].sequence)
 		}
 		if steps&(steps-1) == 0 { // now and then, look whether any is left
-			if n, err := r.left(ctx); n == 0 || err != nil {
-				r.damaged(fmt.Sprintf("events of %s before %d, which the server cannot read", r.e.cfg.Name, r.scan.from))
+			n, err := r.left(ctx)
+			if err == nil && n == 0 {
+				err = r.unread(ctx, first, r.scan.from)
+			}
+			if n == 0 || err != nil {
 				return false, err
 			}
 		}
@@ -365,6 +380,9 @@ func parseDirect(m *nats.Msg) (raw rawEvent, err error) {
 
 // get reads one event.
 func (e *Events) get(ctx context.Context, sequence uint64) (EventRecord, error) {
+	if e.isBuried(sequence) {
+		return EventRecord{}, state.ErrNotFound
+	}
 	msg, err := e.stream.GetMsg(ctx, sequence)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		info, err := e.stream.Info(ctx)
@@ -381,7 +399,7 @@ func (e *Events) get(ctx context.Context, sequence uint64) (EventRecord, error) 
 		if purged {
 			return EventRecord{}, state.ErrNotFound
 		}
-		return EventRecord{}, e.bus.corruption(fmt.Sprintf("event %d of %s, which the server leaves out", sequence, e.cfg.Name))
+		return EventRecord{}, e.damage(sequence, "", e.called(sequence)+", which the server leaves out")
 	}
 	if err != nil {
 		return EventRecord{}, e.bus.failure("looking it up", err)
@@ -389,7 +407,7 @@ func (e *Events) get(ctx context.Context, sequence uint64) (EventRecord, error) 
 	r, ok := e.unframe(msg.Subject, sequence, msg.Data)
 	switch {
 	case !ok:
-		return EventRecord{}, e.bus.corruption(fmt.Sprintf("event %d of %s", sequence, e.cfg.Name))
+		return EventRecord{}, cmp.Or(e.damage(sequence, msg.Subject, e.called(sequence)), state.ErrNotFound)
 	case r.Channel == "":
 		return EventRecord{}, state.ErrNotFound
 	}

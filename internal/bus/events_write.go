@@ -41,50 +41,97 @@ type ack struct {
 	Sequence uint64              `json:"seq"`
 }
 
+// answers is where the server's answers to writes arrive. It belongs to the committer.
+type answers struct {
+	inbox string
+	came  chan *nats.Msg
+	calls uint64
+}
+
+// maxAnswers that wait: those of one write, and late ones of others. One more is dropped,
+// and the write is not known to be stored.
+const maxAnswers = 256
+
+// expect begins a call to the server, and gives the subject for its answers.
+func (e *Events) expect() (reply string, err error) {
+	a := &e.answers
+	if a.came == nil {
+		inbox, came := nats.NewInbox(), make(chan *nats.Msg, maxAnswers)
+		// It stays for as long as the connection.
+		if _, err := e.bus.conn.ChanSubscribe(inbox+".*", came); err != nil {
+			return "", err
+		}
+		a.inbox, a.came = inbox, came
+	}
+	a.calls++
+	return a.inbox + "." + strconv.FormatUint(a.calls, 36), nil
+}
+
+// answer waits for one to this call. Those to earlier calls, which gave up, are dropped.
+func (e *Events) answer(ctx context.Context, reply string) (*nats.Msg, error) {
+	for {
+		select {
+		case m := <-e.answers.came:
+			if m.Subject == reply {
+				return m, nil
+			}
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %v", errNoAnswer, ctx.Err())
+		}
+	}
+}
+
 // writeBatch stores all messages after base, or none.
 func (e *Events) writeBatch(ctx context.Context, base uint64, messages []pending) error {
+	reply, err := e.expect()
+	if err != nil {
+		return err
+	}
 	e.batches++
 	id := strconv.FormatUint(e.batches, 36) + "." + strconv.FormatUint(base, 36)
+	number := []string{""}
+	m := nats.Msg{Header: nats.Header{headerBatch: {id}, headerBatchSeq: number}} // the client copies it
 	for i := range messages {
-		m := &nats.Msg{Subject: messages[i].subject, Data: messages[i].framed, Header: nats.Header{
-			headerBatch: {id}, headerBatchSeq: {strconv.Itoa(i + 1)},
-		}}
+		m.Subject, m.Data = messages[i].subject, messages[i].framed
+		number[0] = strconv.Itoa(i + 1)
 		if i == 0 {
 			m.Header[headerLast] = []string{strconv.FormatUint(max(base, e.counted), 10)}
+		} else {
+			delete(m.Header, headerLast)
 		}
-		if i < len(messages)-1 {
-			if err := e.bus.conn.PublishMsg(m); err != nil {
-				return fmt.Errorf("%v", err) // without its end, the batch is nothing
-			}
-			continue
+		last := i == len(messages)-1
+		if last {
+			m.Reply, m.Header[headerCommit] = reply, []string{"1"}
 		}
-		m.Header[headerCommit] = []string{"1"}
-		reply, err := e.bus.conn.RequestMsgWithContext(ctx, m)
-		if err != nil {
+		switch err := e.bus.conn.PublishMsg(&m); {
+		case err != nil && last:
 			return fmt.Errorf("%w: %v", errNoAnswer, err)
+		case err != nil:
+			return fmt.Errorf("%v", err) // without its end, the batch is nothing
 		}
-		return e.answered(reply, base+uint64(len(messages)))
 	}
-	return nil
+	answer, err := e.answer(ctx, reply)
+	if err != nil {
+		return err
+	}
+	return e.answered(answer, base+uint64(len(messages)))
 }
 
 // writeApart stores messages after base one by one, without waiting in between,
 // and returns how many are stored. Since each must follow the one before it, they
 // are the first ones.
 func (e *Events) writeApart(ctx context.Context, base uint64, messages []pending) (int, error) {
-	answers := make(chan *nats.Msg, len(messages))
-	sub, err := e.bus.conn.ChanSubscribe(nats.NewInbox(), answers)
+	reply, err := e.expect()
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = sub.Unsubscribe() }() // fails when the connection is closed, and then it is gone
 	for i := range messages {
 		last := base + uint64(i)
 		if i == 0 {
 			last = max(last, e.counted)
 		}
 		err := e.bus.conn.PublishMsg(&nats.Msg{
-			Subject: messages[i].subject, Reply: sub.Subject, Data: messages[i].framed,
+			Subject: messages[i].subject, Reply: reply, Data: messages[i].framed,
 			Header: nats.Header{headerLast: {strconv.FormatUint(last, 10)}},
 		})
 		if err != nil {
@@ -92,13 +139,12 @@ func (e *Events) writeApart(ctx context.Context, base uint64, messages []pending
 		}
 	}
 	for i := range messages { // the server answers in order
-		select {
-		case m := <-answers:
-			if err := e.answered(m, base+uint64(i)+1); err != nil {
-				return i, err
-			}
-		case <-ctx.Done():
-			return 0, fmt.Errorf("%w: %v", errNoAnswer, ctx.Err())
+		m, err := e.answer(ctx, reply)
+		if err != nil {
+			return 0, err
+		}
+		if err := e.answered(m, base+uint64(i)+1); err != nil {
+			return i, err
 		}
 	}
 	return len(messages), nil

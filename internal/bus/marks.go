@@ -32,6 +32,10 @@ type mark struct {
 	Subjects uint64 `json:"subjects"`          // of a keyed stream
 	Ages     []age  `json:"ages,omitempty"`    // of Events: when some of its messages were written, oldest first
 	Trimmed  uint64 `json:"trimmed,omitempty"` // of Events: up to here they were dropped to make room
+	// Consumers of Events, by their name at the server.
+	Consumers map[string]position `json:"consumers,omitempty"`
+	// Damaged events, with the subject where it is known, until they are purged.
+	Damaged map[uint64]string `json:"damaged,omitempty"`
 }
 
 // marked is an open stream.
@@ -118,7 +122,11 @@ func (b *Bus) saveMarks(ctx context.Context) error {
 		marks[name] = mark{Last: info.State.LastSeq}
 		if m.events != nil {
 			ages, trimmed := m.events.ages.list()
-			marks[name] = mark{Last: info.State.LastSeq, Ages: ages, Trimmed: trimmed}
+			marks[name] = mark{
+				Last: info.State.LastSeq, Ages: ages, Trimmed: trimmed,
+				Consumers: m.events.notedPositions(), Damaged: m.events.damagedNow(),
+			}
+			m.events.lookSoon()
 		}
 		if m.filter != "" {
 			n, err := countSubjects(ctx, m.stream, m.filter)

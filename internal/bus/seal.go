@@ -4,11 +4,25 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"hash"
+	"sync"
 )
 
 // sealer frames stored values: one byte of version, 32 bytes of HMAC-SHA256
 // (RFC 2104) over the place and the value, the value.
-type sealer struct{ key []byte }
+type sealer struct {
+	idle *sync.Pool // of *sealing: setting up a key costs as much as a short value
+}
+
+// sealing is one computation at a time.
+type sealing struct {
+	mac hash.Hash
+	buf []byte
+}
+
+func newSealer(key []byte) sealer {
+	return sealer{&sync.Pool{New: func() any { return &sealing{mac: hmac.New(sha256.New, key)} }}}
+}
 
 const (
 	frameVersion = 1
@@ -16,13 +30,14 @@ const (
 )
 
 func (s sealer) digest(place string, value []byte) []byte {
-	h := hmac.New(sha256.New, s.key)
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(len(place)))
-	h.Write(n[:]) // so that no byte can change sides between place and value
-	h.Write([]byte(place))
-	h.Write(value)
-	return h.Sum(nil)
+	c := s.idle.Get().(*sealing)
+	defer s.idle.Put(c)
+	c.mac.Reset()
+	b := binary.BigEndian.AppendUint64(c.buf[:0], uint64(len(place))) // so that no byte can change sides between place and value
+	c.buf = append(b, place...)
+	c.mac.Write(c.buf)
+	c.mac.Write(value)
+	return c.mac.Sum(nil)
 }
 
 func (s sealer) frame(place string, value []byte) []byte {

@@ -48,6 +48,9 @@ type fakeNode struct {
 	dead        []api.DeadLetter
 	replays     []api.ReplayJob
 	connections []api.Connection
+	values      map[string]fakeValue
+	revision    uint64
+	page        int           // keys in one answer
 	failing     bool          // the source of every trigger
 	last        any           // what was asked for last of events
 	clock       time.Duration // the node's is ahead by
@@ -61,7 +64,7 @@ type fakeFunction struct {
 func newFakeNode(t testing.TB) *fakeNode {
 	n := &fakeNode{
 		now: noon.Add(-time.Hour), artifacts: map[string][]byte{}, functions: map[string]*fakeFunction{},
-		receipts: map[string]api.Receipt{}, arrived: make(chan struct{}),
+		receipts: map[string]api.Receipt{}, arrived: make(chan struct{}), values: map[string]fakeValue{}, page: 2,
 	}
 	n.dead = deadLetters()
 	n.keys = []api.Key{{ID: "fakenodekey0001", Name: "admin", Scopes: []string{"admin"}, Created: n.now, Creator: "node"}}
@@ -110,6 +113,8 @@ func (n *fakeNode) routes() http.Handler {
 	}
 	mux.HandleFunc("GET /v1/namespaces/{ns}/event-stream", n.streamEvents)
 	mux.HandleFunc("GET /v1/doctor", n.doctor)
+	mux.HandleFunc("/.casemate/kv/", n.serveValues)
+	mux.HandleFunc("/{namespace}/.casemate/kv/", n.serveValues)
 	mux.HandleFunc("GET /v1/namespaces/{ns}/logs", n.streamLogs)
 	return mux
 }

@@ -64,7 +64,7 @@ func (a *app) root() *cobra.Command {
 		&cobra.Group{ID: groupNode, Title: "a node"},
 		&cobra.Group{ID: groupBuild, Title: "making functions"},
 		&cobra.Group{ID: groupRun, Title: "running functions"},
-		&cobra.Group{ID: groupEvents, Title: "events"},
+		&cobra.Group{ID: groupEvents, Title: "events and data"},
 		&cobra.Group{ID: groupVersions, Title: "versions and traffic"},
 		&cobra.Group{ID: groupSetup, Title: "access and settings"},
 	)
@@ -77,7 +77,7 @@ func (a *app) root() *cobra.Command {
 	add(groupNode, a.upCommand(), a.statusCommand(), a.doctorCommand(), a.postureCommand(), a.trustCommand())
 	add(groupBuild, a.initCommand(), a.devCommand(), a.deployCommand())
 	add(groupRun, a.invokeCommand(), a.logsCommand(), a.listCommand(), a.describeCommand(), a.receiptCommand())
-	add(groupEvents, a.eventsCommand(), a.triggersCommand(), a.deadLettersCommand(), a.connectionCommand())
+	add(groupEvents, a.eventsCommand(), a.triggersCommand(), a.deadLettersCommand(), a.connectionCommand(), a.kvCommand())
 	add(groupVersions, a.versionsCommand(), a.aliasCommand(), a.rollbackCommand(), a.deleteCommand())
 	add(groupSetup, a.keyCommand(), a.configCommand(), a.completionCommand(root), a.versionCommand())
 	root.SetHelpCommandGroupID(groupSetup)

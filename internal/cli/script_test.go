@@ -52,6 +52,7 @@ func on(ts *testscript.TestScript) *stage { return ts.Value(stageKey{}).(*stage)
 //	terminal on|off     whether the streams claim to be terminals
 //	node ok|CODE|down|unhealthy|stale|failing|ahead
 //	asked REGEXP        what the node was asked for last, of events, as JSON
+//	gateway here|none   where the context has the gateway, which serves keys and values
 //	install PROGRAM...  what trust finds on the machine; root on|off; system NAME
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -127,6 +128,17 @@ func TestScripts(t *testing.T) {
 				}
 			},
 			"breaks": func(ts *testscript.TestScript, _ bool, args []string) { on(ts).programs.broken = args[0] },
+			"gateway": func(ts *testscript.TestScript, _ bool, args []string) {
+				err := contexts.Update(ts.MkAbs("home/.config/casemate/config.json"), func(f *contexts.File) error {
+					c, err := f.Get("test")
+					if err != nil {
+						return err
+					}
+					c.GatewayURL = map[string]string{"here": on(ts).node.server.URL, "none": ""}[args[0]]
+					return f.Put(c)
+				})
+				ts.Check(err)
+			},
 			"constrained": func(ts *testscript.TestScript, _ bool, args []string) {
 				ca := makeAuthority(on(ts).t, args[0])
 				err := contexts.Update(ts.MkAbs("home/.config/casemate/config.json"), func(f *contexts.File) error {

@@ -30,6 +30,7 @@ func samples() []sample {
 	return []sample{
 		{"GET", "/openapi.json", "/openapi.json", "", "", operators},
 		{"GET", "/v1/status", "/v1/status", "", "", operators},
+		{"GET", "/v1/metrics", "/v1/metrics", "", "", operators},
 		{"GET", "/v1/posture/sandbox", "/v1/posture/sandbox", "", "", operators},
 		{"GET", "/v1/schemas/manifest", "/v1/schemas/manifest", "", "", operators},
 		{"HEAD", "/v1/artifacts/{digest}", "/v1/artifacts/" + d, "", "", operators},

@@ -87,6 +87,8 @@ type Config struct {
 	Recorder Recorder
 	Status   func(context.Context) api.Status
 	Posture  func() api.SandboxPosture // of what separates guest code from the machine
+	// Corruptions counts the places in stored data that were found damaged since the start.
+	Corruptions func() int64
 	// Prepare makes a version ready to run, before an alias may point at it. Its
 	// error is a *problem.Error, invalid_module when the code cannot be run.
 	Prepare func(context.Context, *function.Version) error
@@ -135,6 +137,7 @@ type Handler struct {
 	stop context.CancelCauseFunc
 
 	tallies   tallies
+	metrics   *metrics
 	examining sync.Mutex // held while the node is examined
 }
 
@@ -154,6 +157,8 @@ func New(cfg Config) (*Handler, error) {
 		missing = "Status"
 	case cfg.Posture == nil:
 		missing = "Posture"
+	case cfg.Corruptions == nil:
+		missing = "Corruptions"
 	case cfg.Reserve == nil:
 		missing = "Reserve"
 	case cfg.Prepare == nil:
@@ -177,10 +182,11 @@ func New(cfg Config) (*Handler, error) {
 }
 
 func build(cfg Config) *Handler {
-	h := &Handler{cfg: cfg, mux: http.NewServeMux()}
+	h := &Handler{cfg: cfg, mux: http.NewServeMux(), metrics: newMetrics()}
 	h.end, h.stop = context.WithCancelCause(context.Background())
 	h.api = newAPI(h.mux)
 	h.registerNode()
+	h.registerMetrics()
 	h.registerArtifacts()
 	h.registerDeployments()
 	h.registerFunctions()

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"strings"
 	"time"
 
 	"github.com/casemate-dev/casemate/api"
@@ -153,7 +154,7 @@ func functionOut(f *registry.Function, history bool, urls []string) api.Function
 }
 
 func receiptOut(r *audit.Receipt) api.Receipt {
-	return api.Receipt{
+	out := api.Receipt{
 		ID: r.ID, RequestID: r.RequestID, Namespace: r.Namespace, Function: r.Function, Version: r.Version, Artifact: r.Artifact,
 		Alias: r.Alias, Trigger: r.Trigger, Route: r.Route, Principal: r.Principal,
 		Event: r.Event, Events: r.Events, Source: r.Source, Attempt: r.Attempt, Replay: r.Replay, Chain: r.Chain, Depth: r.Depth,
@@ -161,6 +162,10 @@ func receiptOut(r *audit.Receipt) api.Receipt {
 		Cold: r.Cold, Start: r.Start.UTC(), WallMillis: millis(r.Wall), CPUMillis: millis(r.CPU), Fuel: r.Fuel, Calls: r.Calls, MemoryPeak: r.Memory,
 		BytesIn: r.BytesIn, BytesOut: r.BytesOut, LogBytes: r.LogBytes, Status: r.Status, Outcome: r.Outcome,
 	}
+	if r.Members != "" {
+		out.Members = strings.Split(r.Members, "\n")
+	}
+	return out
 }
 
 func keyOut(k *identity.Key) api.Key {
@@ -182,6 +187,7 @@ func keyOut(k *identity.Key) api.Key {
 func recordOut(r *audit.Record) api.LogRecord {
 	if r.Receipt != nil {
 		receipt := receiptOut(r.Receipt)
+		receipt.Members = nil // a line of a log is short
 		return api.LogRecord{
 			Time: r.Receipt.Start.Add(r.Receipt.Wall).UTC(), Function: r.Receipt.Function, Version: r.Receipt.Version,
 			RequestID: r.Receipt.RequestID, Receipt: &receipt,

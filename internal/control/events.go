@@ -337,8 +337,8 @@ func purgeChannel(ctx context.Context, s Stream, ns, channel string, until time.
 		last = r.Sequence
 		return true
 	})
-	// What is damaged stays, to be found again.
-	if err = notDamaged(err); err == nil && last > 0 {
+	// What is damaged behind the last one goes with it, and also when nothing could be read.
+	if err = notDamaged(err); err == nil {
 		var n int
 		n, err = s.Purge(ctx, ns, channel, last)
 		if err == nil {

@@ -174,6 +174,8 @@ func TestTheStoryOfAnEvent(t *testing.T) {
 		{ID: "r2", Event: "evt", Source: "other", Attempt: 1, Status: 200, Outcome: "ok"},
 		{ID: "r3", Event: "another", Source: "paid", Attempt: 1, Status: 200, Outcome: "ok"},
 		{ID: "r4", Event: fmt.Sprintf("replay.job-1.%d", seq), Source: "paid", Attempt: 1, Replay: true, Status: 200, Outcome: "ok"},
+		{ID: "r5", Event: "first", Events: 2, Members: "first\nevt", Source: "paid", Attempt: 2, Status: 500, Outcome: "function_crashed"},
+		{ID: "others", Event: "first", Events: 2, Members: "first\nevt2", Source: "paid", Attempt: 2, Status: 200, Outcome: "ok"},
 		{ID: "forged", Event: fmt.Sprintf("replay.job-2.%d", seq), Source: "paid", Attempt: 1, Status: 200, Outcome: "ok"},
 	} {
 		rc.Namespace, rc.Function, rc.Start = "default", "hello", at.Add(time.Duration(i)*time.Minute)
@@ -194,7 +196,7 @@ func TestTheStoryOfAnEvent(t *testing.T) {
 		attempts = append(attempts, a.ID)
 	}
 	slices.Sort(attempts) // the fake has no order
-	if !slices.Equal(attempts, []string{"r1", "r4"}) || d.State != stateDead || !d.Complete || d.Function != "hello" || d.Trigger != "paid" {
+	if !slices.Equal(attempts, []string{"r1", "r4", "r5"}) || d.State != stateDead || !d.Complete || d.Function != "hello" || d.Trigger != "paid" {
 		t.Errorf("delivery: %+v", d)
 	}
 	if len(d.DeadLetters) != 1 || d.DeadLetters[0].Sequence != dead || len(d.Replays) != 1 || d.Replays[0].ID != "job-1" {

@@ -343,7 +343,8 @@ func newRig(t *testing.T) *rig {
 		Status: func(context.Context) api.Status {
 			return api.Status{Healthy: true, State: "ready", Listeners: []api.Listener{{Name: "gateway", URL: "https://127.0.0.1:8443"}}}
 		},
-		Posture: func() api.SandboxPosture { return api.SandboxPosture{Tiers: []api.TierPosture{}} },
+		Posture:     func() api.SandboxPosture { return api.SandboxPosture{Tiers: []api.TierPosture{}} },
+		Corruptions: func() int64 { return 3 },
 		Reserve: func(vs []*function.Version) error {
 			places := 0
 			for _, v := range vs {

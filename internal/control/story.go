@@ -142,11 +142,15 @@ func (h *Handler) delivered(ctx context.Context, on *EventsConfig, k delivery.Ke
 	out = &api.EventDelivery{Function: k.Function, Trigger: k.Trigger, Attempts: []api.Receipt{}, Complete: true}
 	// An event keeps its id over all attempts; a replay's id ends in the event's sequence.
 	replayed := fmt.Sprintf(".%d", r.Sequence)
-	receipts, err := h.cfg.Recorder.Receipts(ctx, audit.Query{Namespace: k.Namespace, Function: k.Function, Since: r.Time, Limit: storyReceipts})
+	receipts, err := h.cfg.Recorder.Receipts(ctx, audit.Query{Namespace: k.Namespace, Function: k.Function, Since: r.Time, Limit: storyReceipts, Event: e.ID, EventSuffix: replayed})
+	searched := !errors.Is(err, audit.ErrUnsearched)
+	if !searched {
+		err = nil
+	}
 	if damaged = errors.Is(err, state.ErrCorrupt); err != nil && !damaged {
 		return nil, false, err
 	}
-	out.Complete = len(receipts) < storyReceipts
+	out.Complete = searched && len(receipts) < storyReceipts
 	jobs := map[string]bool{}
 	var last *audit.Receipt // of the event itself, not of a replay
 	for i := len(receipts) - 1; i >= 0; i-- {
@@ -154,17 +158,18 @@ func (h *Handler) delivered(ctx context.Context, on *EventsConfig, k delivery.Ke
 		if rc.Source != k.Trigger {
 			continue
 		}
-		job, again := strings.CutPrefix(strings.TrimSuffix(rc.Event, replayed), "replay.")
-		again = again && rc.Replay && strings.HasSuffix(rc.Event, replayed)
-		if !again && (rc.Event != e.ID || rc.Event == "") {
+		job, fits := attemptOf(rc, e.ID, replayed)
+		switch {
+		case !fits:
 			continue
-		}
-		if again {
+		case job != "":
 			jobs[job] = true
-		} else {
+		default:
 			last = rc
 		}
-		out.Attempts = append(out.Attempts, receiptOut(rc))
+		one := receiptOut(rc)
+		one.Members = nil // the batch's others have a story of their own
+		out.Attempts = append(out.Attempts, one)
 	}
 	// One that was tried anew is a record of its own on the stream, under its old id.
 	given := false
@@ -187,6 +192,25 @@ func (h *Handler) delivered(ctx context.Context, on *EventsConfig, k delivery.Ke
 	}
 	out.State, err = deliveryState(ctx, on, k, last, given)
 	return out, damaged, err
+}
+
+// attemptOf says whether a receipt is of an attempt to deliver an event, perhaps among
+// others, or of which replay of it.
+func attemptOf(rc *audit.Receipt, id, replayed string) (job string, fits bool) {
+	names := audit.Receipt{Event: id}
+	names.EventIDs(func(name string) bool { id = name; return false })
+	rc.EventIDs(func(name string) bool {
+		if fits = name == id; fits {
+			return false
+		}
+		if rest, ends := strings.CutSuffix(name, replayed); ends && rc.Replay {
+			if of, again := strings.CutPrefix(rest, "replay."); again {
+				job, fits = of, true
+			}
+		}
+		return !fits
+	})
+	return job, fits
 }
 
 // States of an event at a trigger, as api.EventDelivery has them.

@@ -76,6 +76,20 @@ func (b *Binding) backoff(attempts int, asked time.Duration, random func() float
 	return max(time.Duration(random()*float64(d)), min(asked, maxAsked))
 }
 
+// soonest is when an event of the retry log is due. Its time was written by a clock that
+// may have been ahead of ours: then it is due after the pause that was meant, and never
+// later than the longest one there is.
+func (b *Binding) soonest(tr *tried, now time.Time) time.Time {
+	most := max(b.Delivery.BackoffMost, maxAsked)
+	if !tr.Last.IsZero() {
+		most = min(most, max(tr.Due.Sub(tr.Last), 0))
+	}
+	if at := now.Add(most); tr.Due.After(at) {
+		return at
+	}
+	return tr.Due
+}
+
 // heldUp is how long the trigger waits after it was turned away for the n-th time in a
 // row. It never waits less than half the pause: a trigger is no crowd.
 func heldUp(c class, n int, asked time.Duration, random func() float64) time.Duration {

@@ -72,14 +72,19 @@ type Consumers interface {
 	// Consume calls fn for each record, one call after the other, in the stream's order
 	// but for redeliveries, until ctx ends. fn may block.
 	Consume(ctx context.Context, c ConsumerConfig, fn func(Delivered)) error
+	// Prepare makes a consumer that is absent, and delivers nothing.
+	Prepare(ctx context.Context, c ConsumerConfig) error
 	// Backlog says how many records the consumer was not given yet, and how many it was
-	// given and has not settled. It fails with state.ErrNotFound before the first Consume.
+	// given and has not settled. It fails with state.ErrNotFound before the first Consume or Prepare.
+	// It fails with state.ErrCorrupt, beside the numbers, when what it has settled is lost: then
+	// the next Consume begins anew, behind what was settled for certain, in the stream's order.
 	Backlog(ctx context.Context, name string) (waiting, underWay int64, err error)
 	// DropConsumer forgets a consumer; nil when there is none.
 	DropConsumer(ctx context.Context, name string) error
 }
 
-// Delivered is a record that was handed out.
+// Delivered is a record that was handed out. Without Data, what is stored is damaged, and
+// only its place is told.
 type Delivered struct {
 	Record
 	Attempt int // from 1

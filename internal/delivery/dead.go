@@ -24,6 +24,7 @@ const (
 	ReasonLoop      Reason = "loop"      // functions set each other off
 	ReasonInvalid   Reason = "invalid"   // it breaks the trigger's rules; it never reaches code
 	ReasonMalformed Reason = "malformed" // what is stored cannot be read
+	ReasonCorrupt   Reason = "corrupt"   // what is stored is not what was written
 	ReasonLost      Reason = "lost"      // it was removed from the stream while it waited for a retry
 )
 

@@ -144,6 +144,9 @@ func (e *Engine) Set(ctx context.Context, bindings []Binding) error {
 				return fmt.Errorf("setting triggers: %w", err)
 			}
 		}
+		if b.Paused || e.marks.has(pauseMark(b.Key)) {
+			e.counted(ctx, b)
+		}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -179,6 +182,22 @@ func (e *Engine) Set(ctx context.Context, bindings []Binding) error {
 	return nil
 }
 
+// consumes is the consumer of a trigger's own channel.
+func (e *Engine) consumes(b *Binding) ConsumerConfig {
+	return ConsumerConfig{
+		Name: b.Key.consumer(b.Channel), Namespace: b.Namespace, Channel: b.Channel,
+		Window: b.window(), AckWait: AckWait, Since: e.since(b.Key, b.Channel),
+	}
+}
+
+// counted makes the consumer of a trigger that does not run, so that what comes for it is
+// counted from the beginning: a source is held back when too much waits.
+func (e *Engine) counted(ctx context.Context, b *Binding) {
+	if err := e.cfg.Consumers.Prepare(ctx, e.consumes(b)); err != nil {
+		e.cfg.Logger.Error("what waits for a paused trigger is not counted before it goes on", slog.String("trigger", b.Key.String()), slog.Any("error", err))
+	}
+}
+
 func (e *Engine) wanted(b *Binding) bool {
 	return !e.closed && !b.Paused && !e.marks.has(pauseMark(b.Key))
 }
@@ -192,7 +211,9 @@ func (e *Engine) Pause(ctx context.Context, k Key) error {
 	if err := e.marks.once(ctx, pauseMark(k), []byte("1")); err != nil {
 		return fmt.Errorf("pausing: %w", err)
 	}
-	e.rethink(k)
+	if b := e.rethink(k); b != nil {
+		e.counted(ctx, b)
+	}
 	return nil
 }
 
@@ -208,16 +229,20 @@ func (e *Engine) Resume(ctx context.Context, k Key) error {
 	return nil
 }
 
-// rethink starts or ends a trigger whose marks have changed.
-func (e *Engine) rethink(k Key) {
+// rethink starts or ends a trigger whose marks have changed. It gives its binding, nil
+// when it is not in force.
+func (e *Engine) rethink(k Key) *Binding {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if t := e.triggers[k]; t != nil {
-		t.mu.Lock()
-		b := t.b
-		t.mu.Unlock()
-		t.want(e.wanted(b))
+	t := e.triggers[k]
+	if t == nil {
+		return nil
 	}
+	t.mu.Lock()
+	b := t.b
+	t.mu.Unlock()
+	t.want(e.wanted(b))
+	return b
 }
 
 // Forget drops everything there is about a trigger that is not in force: its place in

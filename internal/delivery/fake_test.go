@@ -26,6 +26,7 @@ type disk struct {
 	events    *tape
 	deads     *tape
 	consumers map[string]*consumer
+	lost      map[string]bool // consumers that have lost their place and were not made anew
 	kv        map[string]state.Entry
 	rev       uint64
 }
@@ -51,7 +52,7 @@ type pending struct {
 
 func newDisk() *disk {
 	tape := func() *tape { return &tape{ids: map[string]uint64{}, gone: map[uint64]bool{}} }
-	return &disk{changed: make(chan struct{}), events: tape(), deads: tape(), consumers: map[string]*consumer{}, kv: map[string]state.Entry{}}
+	return &disk{changed: make(chan struct{}), events: tape(), deads: tape(), consumers: map[string]*consumer{}, lost: map[string]bool{}, kv: map[string]state.Entry{}}
 }
 
 // tell wakes whoever waits for a change. d.mu is held.
@@ -169,6 +170,9 @@ func (s stream) Get(_ context.Context, seq uint64) (delivery.Record, error) {
 	if !ok {
 		return delivery.Record{}, state.ErrNotFound
 	}
+	if s.tape.records[i].Data == nil {
+		return delivery.Record{}, state.ErrCorrupt
+	}
 	return s.tape.records[i], nil
 }
 
@@ -197,6 +201,7 @@ func (n *node) Consume(ctx context.Context, cfg delivery.ConsumerConfig, fn func
 		if c == nil {
 			c = &consumer{cfg: cfg, pending: map[uint64]*pending{}}
 			n.d.consumers[cfg.Name] = c
+			delete(n.d.lost, cfg.Name)
 		}
 		r, attempt, next := c.next(n.d, cfg.Window)
 		changed := n.d.changed
@@ -289,6 +294,18 @@ func (w *word) Working() error {
 	return w.do(func(p *pending) { p.due = time.Now().Add(w.c.cfg.AckWait); w.c.words++ })
 }
 
+func (n *node) Prepare(_ context.Context, cfg delivery.ConsumerConfig) error {
+	if !n.alive() {
+		return errDead
+	}
+	n.d.mu.Lock()
+	defer n.d.mu.Unlock()
+	if n.d.consumers[cfg.Name] == nil {
+		n.d.consumers[cfg.Name] = &consumer{cfg: cfg, pending: map[uint64]*pending{}}
+	}
+	return nil
+}
+
 func (n *node) Backlog(_ context.Context, name string) (waiting, underWay int64, err error) {
 	if !n.alive() {
 		return 0, 0, errDead
@@ -297,6 +314,9 @@ func (n *node) Backlog(_ context.Context, name string) (waiting, underWay int64,
 	defer n.d.mu.Unlock()
 	n.reads++
 	c := n.d.consumers[name]
+	if n.d.lost[name] {
+		return 0, 0, state.ErrCorrupt
+	}
 	if c == nil {
 		return 0, 0, state.ErrNotFound
 	}
@@ -523,4 +543,25 @@ func (w *world) made() ([]delivery.Call, []time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.calls), slices.Clone(w.times)
+}
+
+// losePlaces has all consumers forget what they have settled, as a damaged file does.
+func (d *disk) losePlaces() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name := range d.consumers {
+		delete(d.consumers, name)
+		d.lost[name] = true
+	}
+}
+
+// corrupt damages a stored event.
+func (d *disk) corrupt(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range d.events.records {
+		if d.events.records[i].ID == id {
+			d.events.records[i].Data = nil
+		}
+	}
 }

@@ -145,8 +145,9 @@ func numbered(m *event.Message, n int) *event.Message {
 func (t *trigger) judge(b *Binding, run []*item, c class, out *Outcome, began time.Time) []verdict {
 	now := t.e.cfg.Clock()
 	whole := c != succeeded
-	bad := map[string]bool{}
-	if c == succeeded {
+	var bad map[string]bool
+	if c == succeeded && len(out.Failed) > 0 {
+		bad = map[string]bool{}
 		ids := map[string]bool{}
 		for _, it := range run {
 			ids[it.msg.ID] = true

@@ -148,12 +148,14 @@ func (t *trigger) loadOnce(s *session) error {
 	t.log = log
 	for seq, l := range newest {
 		if l.Done {
+			s.done = append(s.done, seq)
 			continue
 		}
 		it := &item{seq: seq, stored: l.Stored, key: l.Key, tried: l.tried, size: l.Size, parked: true, logged: true, rev: l.Revision}
 		if !t.b.Delivery.Ordered {
 			it.key = ""
 		}
+		it.tried.Due = t.b.soonest(&it.tried, now)
 		if l.Rerun != nil {
 			it.rerun = *l.Rerun
 		}
@@ -331,7 +333,7 @@ func (t *trigger) fetch(ctx context.Context, it *item) error {
 		it.bad = ReasonLost
 		return nil
 	case errors.Is(err, state.ErrCorrupt):
-		it.bad = ReasonMalformed
+		it.bad = ReasonCorrupt
 		return nil
 	case err != nil:
 		return fmt.Errorf("reading a parked event: %w", err)

@@ -249,6 +249,51 @@ func TestMissingFunctionIsTriedSlowlyUntilTheEventIsTooOld(t *testing.T) {
 	})
 }
 
+// What comes for a trigger that has never run is counted and kept, for a topic from its
+// subscription on: sources are held back by the count.
+func TestPausedBeforeItEverRanHasABacklog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil, nil)
+		defer func() { w.stop() }()
+		topic := binding(nil)
+		topic.Channel = "topic.news"
+		w.publish("topic.news", "before")
+		pass(time.Second)
+		if err := w.engine.Pause(t.Context(), orders); err != nil { // it is not in force yet
+			t.Fatal(err)
+		}
+		w.set(topic)
+		w.publish("topic.news", "1", "2")
+		waiting := func(want int64) {
+			t.Helper()
+			pass(time.Second) // what is known of it is not older
+			n, err := w.engine.Backlog(t.Context(), orders)
+			st, err2 := w.engine.Status(t.Context(), orders)
+			if n != want || err != nil || err2 != nil || st.Waiting != want || !st.Paused {
+				t.Errorf("backlog %d, %v; status %+v, %v; want %d", n, err, st, err2, want)
+			}
+		}
+		waiting(2)
+		w.stop()
+		w.start()
+		w.set(topic)
+		w.publish("topic.news", "3")
+		waiting(3)
+		if err := w.engine.Resume(t.Context(), orders); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Second)
+		synctest.Wait()
+		ran := w.ran()
+		slices.Sort(ran) // several run at once
+		same(t, "ran", ran, []string{"1", "2", "3"})
+		if n, err := w.engine.Backlog(t.Context(), orders); n != 0 || err != nil {
+			t.Errorf("afterwards: %d, %v", n, err)
+		}
+	})
+}
+
 func TestAgeCountsWhilePaused(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

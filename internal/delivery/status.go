@@ -181,7 +181,7 @@ func (e *Engine) Backlog(ctx context.Context, k Key) (int64, error) {
 	}
 	for _, name := range names {
 		waiting, underWay, err := e.cfg.Consumers.Backlog(ctx, name)
-		if err != nil && !errors.Is(err, state.ErrNotFound) {
+		if err != nil && !errors.Is(err, state.ErrNotFound) && !errors.Is(err, state.ErrCorrupt) {
 			return 0, err
 		}
 		n += waiting + underWay

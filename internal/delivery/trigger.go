@@ -62,6 +62,7 @@ type session struct {
 	stopping   bool           // guarded by trigger.mu
 	loaded     bool           // the retry log was read; guarded by trigger.mu
 	recovering bool           // guarded by trigger.mu
+	done       []uint64       // events that ended, as the retry log says; of the session's goroutine
 	workers    sync.WaitGroup // Add only under trigger.mu while not stopping
 	ended      chan struct{}
 }
@@ -115,10 +116,7 @@ func (t *trigger) begin() {
 	s := &session{ended: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(t.e.hard)
 	window := t.b.window()
-	s.feeds = []*feed{{ConsumerConfig: ConsumerConfig{
-		Name: t.key.consumer(t.b.Channel), Namespace: t.key.Namespace, Channel: t.b.Channel,
-		Window: window, AckWait: AckWait, Since: t.e.since(t.key, t.b.Channel),
-	}}}
+	s.feeds = []*feed{{ConsumerConfig: t.e.consumes(t.b)}}
 	if t.e.marks.has(t.key.replaysMark()) {
 		channel := t.key.side("replay")
 		s.feeds = append(s.feeds, &feed{replays: true, ConsumerConfig: ConsumerConfig{
@@ -143,11 +141,11 @@ func (t *trigger) halt() {
 // run is a session's goroutine.
 func (t *trigger) run(s *session) {
 	if t.load(s) {
+		t.recover(s) // before anything consumes: then a consumer that has lost its place is made anew
 		var others sync.WaitGroup
 		for _, f := range s.feeds[1:] {
 			others.Go(func() { t.consume(s, f) })
 		}
-		t.recover(s)
 		t.consume(s, s.feeds[0])
 		others.Wait()
 	}
@@ -199,20 +197,17 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// recover has an ordered trigger wait until all that was unsettled when the session began
-// is in hand: new events are delivered first, and would overtake it.
+// recover looks where the consumers are. An ordered trigger waits until all that was
+// unsettled when the session began is in hand: new events are delivered first, and would
+// overtake it. A consumer that was never there has nothing unsettled. One that has lost its
+// place gets everything anew in its order, and there is nothing to wait for either; but what
+// is known to have ended must not be run again.
 func (t *trigger) recover(s *session) {
-	t.mu.Lock()
-	ordered := s.recovering
-	t.mu.Unlock()
-	if !ordered {
-		return
-	}
-	expected := int64(0)
+	expected, lost := int64(0), false
 	for _, f := range s.feeds {
 		for n := 0; s.ctx.Err() == nil; n++ {
 			_, underWay, err := t.e.cfg.Consumers.Backlog(s.ctx, f.Name)
-			if err == nil || errors.Is(err, state.ErrNotFound) {
+			if lost = lost || errors.Is(err, state.ErrCorrupt); err == nil || errors.Is(err, state.ErrNotFound) || errors.Is(err, state.ErrCorrupt) {
 				t.mu.Lock()
 				f.expected = underWay
 				t.mu.Unlock()
@@ -222,6 +217,18 @@ func (t *trigger) recover(s *session) {
 			pause(s.ctx, doubled(consumePause, consumeMost, n))
 		}
 	}
+	if lost {
+		t.e.cfg.Logger.Error("what a trigger has settled is damaged; events that were done may be done again", slog.String("trigger", t.key.String()))
+		t.counts.note(t.e.cfg.Clock(), "", "what it has settled is damaged; events that were done may be done again")
+		t.endedBefore(s)
+	}
+	s.done = nil
+	t.mu.Lock()
+	ordered := s.recovering
+	t.mu.Unlock()
+	if !ordered {
+		return
+	}
 	if expected == 0 {
 		t.recovered(s)
 		return
@@ -230,6 +237,26 @@ func (t *trigger) recover(s *session) {
 	defer t.mu.Unlock()
 	if !s.stopping {
 		s.workers.Go(func() { t.watchRecovery(s) })
+	}
+}
+
+// endedBefore remembers the events of which the retry log or a dead letter says that they
+// have ended.
+func (t *trigger) endedBefore(s *session) {
+	ended := s.done
+	err := t.e.cfg.Deads.Read(s.ctx, Filter{Namespace: t.key.Namespace, Channel: t.key.Channel()}, func(r Record) bool {
+		if d, settles := dead(t.key, r); settles == 0 && d.Event != 0 {
+			ended = append(ended, d.Event)
+		}
+		return true
+	})
+	if err != nil && s.ctx.Err() == nil {
+		t.e.cfg.Logger.Warn("dead letters cannot be read; some of their events may be run again", slog.String("trigger", t.key.String()), slog.Any("error", err))
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, seq := range ended {
+		t.over.keep(seq)
 	}
 }
 
@@ -269,7 +296,10 @@ func (t *trigger) arrive(s *session, f *feed, d Delivered) {
 	t.mu.Lock()
 	b := t.b
 	t.mu.Unlock()
-	if f.replays {
+	switch {
+	case d.Data == nil:
+		it.bad = ReasonCorrupt
+	case f.replays:
 		it.data, it.bad = it.rerun.cut(it.data)
 	}
 	// Only who is ordered or filtered is looked at here; workers decode the others, and

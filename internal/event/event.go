@@ -6,7 +6,6 @@ package event
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -38,7 +37,15 @@ type AttributeError struct{ Attribute, Reason string }
 
 func (e *AttributeError) Error() string { return "event attribute " + e.Attribute + ": " + e.Reason }
 
-var extensionForm = regexp.MustCompile(`^[a-z0-9]{1,20}$`)
+// extensionName reports whether s has the form of an extension's name.
+func extensionName(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return len(s) > 0 && len(s) <= 20
+}
 
 // Validate checks required attributes, their form and their size (CloudEvents
 // 1.0, section 3). It fails with an *AttributeError.
@@ -69,7 +76,7 @@ func (e *Event) Validate() error {
 		return &AttributeError{"extensions", fmt.Sprintf("at most %d are accepted, got %d", MaxExtensions, len(e.Extensions))}
 	}
 	for k, v := range e.Extensions {
-		if !extensionForm.MatchString(k) {
+		if !extensionName(k) {
 			return &AttributeError{fmt.Sprintf("%.40q", k), "cannot name an extension: its name is 1 to 20 lower-case letters or digits"}
 		}
 		switch k {
@@ -88,6 +95,9 @@ func text(name, v string) error {
 	if len(v) > MaxAttribute {
 		return &AttributeError{name, fmt.Sprintf("is longer than %d bytes", MaxAttribute)}
 	}
+	if plain(v) {
+		return nil
+	}
 	if !utf8.ValidString(v) {
 		return &AttributeError{name, "is not valid UTF-8"}
 	}
@@ -99,26 +109,42 @@ func text(name, v string) error {
 	return nil
 }
 
+// plain reports whether all of s is printable ASCII, as nearly all attributes are.
+func plain(s string) bool {
+	for i := range len(s) {
+		if s[i] < 0x20 || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
 // Headers gives the event's binary-mode HTTP headers with lower-case names
 // (CloudEvents HTTP binding 1.0, section 3.1.3). The event must be valid.
 func (e *Event) Headers() map[string][]string {
-	h := map[string][]string{
-		"ce-specversion": {SpecVersion},
-		"ce-id":          {Escape(e.ID)},
-		"ce-source":      {Escape(e.Source)},
-		"ce-type":        {Escape(e.Type)},
+	const own = 7 // at most, without extensions
+	h := make(map[string][]string, own+len(e.Extensions))
+	values := make([]string, 0, own+len(e.Extensions)) // of all, in one piece
+	set := func(name, value string) {
+		values = append(values, value)
+		n := len(values)
+		h[name] = values[n-1 : n : n]
 	}
+	set("ce-specversion", SpecVersion)
+	set("ce-id", Escape(e.ID))
+	set("ce-source", Escape(e.Source))
+	set("ce-type", Escape(e.Type))
 	if e.Subject != "" {
-		h["ce-subject"] = []string{Escape(e.Subject)}
+		set("ce-subject", Escape(e.Subject))
 	}
 	if !e.Time.IsZero() {
-		h["ce-time"] = []string{e.Time.UTC().Format(time.RFC3339Nano)}
+		set("ce-time", e.Time.UTC().Format(time.RFC3339Nano))
 	}
 	if e.DataContentType != "" {
-		h["content-type"] = []string{e.DataContentType}
+		set("content-type", e.DataContentType)
 	}
 	for k, v := range e.Extensions {
-		h["ce-"+k] = []string{Escape(v)}
+		set("ce-"+k, Escape(v))
 	}
 	return h
 }
@@ -126,13 +152,23 @@ func (e *Event) Headers() map[string][]string {
 // Escape percent-encodes what section 3.1.3.2 of the HTTP binding names: space,
 // the double quote, the percent sign and everything outside printable ASCII.
 func Escape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; c > 0x20 && c < 0x7f && c != '"' && c != '%' {
-			b.WriteByte(c)
+	fits := func(c byte) bool { return c > 0x20 && c < 0x7f && c != '"' && c != '%' }
+	i := 0
+	for i < len(s) && fits(s[i]) {
+		i++
+	}
+	if i == len(s) {
+		return s
+	}
+	b := append(make([]byte, 0, len(s)+16), s[:i]...)
+	for ; i < len(s); i++ {
+		if c := s[i]; fits(c) {
+			b = append(b, c)
 		} else {
-			fmt.Fprintf(&b, "%%%02X", c)
+			b = append(b, '%', upperHex[c>>4], upperHex[c&15])
 		}
 	}
-	return b.String()
+	return string(b)
 }
+
+const upperHex = "0123456789ABCDEF"

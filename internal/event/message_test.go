@@ -1,7 +1,6 @@
 package event
 
 import (
-	"bytes"
 	"errors"
 	"reflect"
 	"strings"
@@ -78,25 +77,4 @@ func TestMessagesOutOfBoundsAreRefused(t *testing.T) {
 	if m.Validate() == nil {
 		t.Error("a detail that is no text was taken")
 	}
-}
-
-func FuzzDecode(f *testing.F) {
-	b, _ := full().Encode()
-	f.Add(b)
-	f.Add([]byte("{}\n"))
-	f.Add([]byte(`{"v":1,"id":"1","source":"/a","type":"t","ext":{"id":"2"}}` + "\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := Decode(b)
-		if err != nil {
-			return
-		}
-		again, err := m.Encode()
-		if err != nil {
-			t.Fatalf("what was decoded cannot be encoded: %v", err)
-		}
-		back, err := Decode(again)
-		if err != nil || !bytes.Equal(back.Data, m.Data) || back.ID != m.ID {
-			t.Fatalf("it does not come back: %v", err)
-		}
-	})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -21,6 +22,9 @@ import (
 // *HookRefusal, an *EventError or a *BusyError. When it does not fail, the events are on
 // disk, or there were none to take.
 type Hooks interface {
+	// Admit says how long a sender is to wait before it comes again, zero when its request
+	// may be read. It is asked before the body is, of which size bytes are announced, or -1.
+	Admit(namespace, path string, from netip.Addr, size int64) time.Duration
 	Receive(ctx context.Context, r HookRequest) (HookAnswer, error)
 }
 

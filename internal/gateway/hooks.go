@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -34,14 +35,20 @@ func (g *Gateway) authenticateHook(x *exchange) error {
 		return problem.New(problem.Unauthenticated, "an API key was sent to a web hook").
 			Fix("Send no API key here: who sends is known by the signature. If the key has gone to a third party, revoke it.")
 	}
+	if g.hooks == nil {
+		return problem.New(problem.NotImplemented, "this node takes no web hooks")
+	}
+	// Anybody can have us read and verify a body, so how often has a bound.
+	from, _ := netip.ParseAddrPort(x.r.RemoteAddr) // those without an address share theirs
+	if wait := g.hooks.Admit(x.target.ref.Namespace, x.target.hook, from.Addr(), x.r.ContentLength); wait > 0 {
+		return problem.New(problem.TooManyRequests, "more requests come for this web hook than it is to take").
+			Fix("Wait for the time in Retry-After, then try again. The trigger's setting rate is the bound.").After(wait)
+	}
 	return nil
 }
 
 // receiveHook hands a request over.
 func (g *Gateway) receiveHook(x *exchange) error {
-	if g.hooks == nil {
-		return problem.New(problem.NotImplemented, "this node takes no web hooks")
-	}
 	answer, err := g.hooks.Receive(x.r.Context(), HookRequest{
 		Namespace: x.target.ref.Namespace, Path: x.target.hook, Method: x.r.Method, Header: hookHeaders(x.r), Body: x.body,
 	})

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +30,9 @@ type fakeHooks struct {
 	answer HookAnswer
 	err    error
 	gate   chan struct{}
+	wait   time.Duration
+	from   netip.Addr
+	size   int64
 }
 
 func (f *fakeHooks) Receive(_ context.Context, r HookRequest) (HookAnswer, error) {
@@ -43,6 +47,13 @@ func (f *fakeHooks) Receive(_ context.Context, r HookRequest) (HookAnswer, error
 		answer.Status = 202
 	}
 	return answer, err
+}
+
+func (f *fakeHooks) Admit(_, _ string, from netip.Addr, size int64) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.from, f.size = from, size
+	return f.wait
 }
 
 func (f *fakeHooks) count() int {
@@ -115,7 +126,7 @@ func newRealHooks(t testing.TB) *realHooks {
 	go func() {
 		ended <- h.Run(ctx, source.Binding{
 			Ref:     function.Ref{Namespace: "shop", Name: "taker"},
-			Trigger: function.Trigger{Name: "in", Kind: "webhook", Connection: "hook", Settings: json.RawMessage(`{"path":"/deep/in","provider":"github"}`)},
+			Trigger: function.Trigger{Name: "in", Kind: "webhook", Connection: "hook", Settings: json.RawMessage(`{"path":"/deep/in","provider":"github","rate":40}`)},
 			Connection: &source.Connection{Namespace: "shop", Name: "hook", Kind: "webhook", Secret: func(name string) ([]byte, error) {
 				if name == "key" {
 					return []byte(githubKey), nil
@@ -221,6 +232,52 @@ func TestAttackWebhookIsNeverACall(t *testing.T) {
 	}
 	if !strings.Contains(w.logs.String(), `"principal":"webhook"`) || strings.Contains(w.logs.String(), keySecret) {
 		t.Error("the log names another caller, or a key")
+	}
+}
+
+// TestAttackWebhooksAreNotReadBeyondTheirRate announces a large body and sends none of it:
+// an answer must not wait for it.
+func TestAttackWebhooksAreNotReadBeyondTheirRate(t *testing.T) {
+	t.Parallel()
+	h := &fakeHooks{wait: 90 * time.Second}
+	w := hookWorld(t, h, Limits{})
+	a := w.rawAnswer(t, "POST /in HTTP/1.1\r\nHost: "+w.addr+"\r\nContent-Length: 1048576\r\nExpect: 100-continue\r\n\r\n")
+	a.want(t, problem.TooManyRequests)
+	if a.header.Get("Retry-After") != "90" || strings.Contains(a.text, "100 Continue") {
+		t.Errorf("answer: %s", a.text)
+	}
+	if h.count() != 0 || h.size != 1<<20 || !h.from.IsLoopback() {
+		t.Errorf("%d were received; asked for %d bytes from %v", h.count(), h.size, h.from)
+	}
+	h.wait = 0
+	if a := w.do(t, "POST", "/in", strings.NewReader("x")); a.status != 202 {
+		t.Errorf("afterwards: %s", a.text)
+	}
+}
+
+// TestAttackForgedWebhooksEndAtTheRate goes through the real verifier: a flood of forged
+// requests is verified no oftener than the trigger's rate has it.
+func TestAttackForgedWebhooksEndAtTheRate(t *testing.T) {
+	t.Parallel()
+	h := newRealHooks(t)
+	w := hookWorld(t, h, Limits{})
+	verified, turned := 0, 0
+	for range 400 {
+		a := w.do(t, "POST", "/~shop/deep/in", strings.NewReader("{}"), "X-GitHub-Event: push", "X-GitHub-Delivery: 1", githubSignature("another-key-of-the-same-length", "{}"))
+		switch a.status {
+		case 401:
+			verified++
+		case 429:
+			turned++
+		default:
+			t.Fatal(a.text)
+		}
+		if turned > 0 {
+			break
+		}
+	}
+	if turned == 0 || verified < 20 {
+		t.Errorf("%d were verified, %d turned away", verified, turned)
 	}
 }
 

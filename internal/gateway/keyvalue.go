@@ -40,6 +40,8 @@ type Values interface {
 	Delete(ctx context.Context, v *NewValue) (revision uint64, err error)
 	// List gives keys behind after, and whether there are more.
 	List(namespace, bucket, prefix, after string, limit int) (keys []ListedValue, more bool, err error)
+	// Buckets gives those that there are, by name.
+	Buckets(namespace string) []ListedBucket
 }
 
 // NewValue is a value to be stored, or the key of one that is to go.
@@ -75,6 +77,12 @@ type ListedValue struct {
 	Expires  time.Time `json:"expires,omitzero"`
 }
 
+// ListedBucket is what a list says of a bucket.
+type ListedBucket struct {
+	Bucket string `json:"bucket"`
+	Keys   int    `json:"keys"`
+}
+
 // ValueFault is a kind of refusal.
 type ValueFault int
 
@@ -101,10 +109,13 @@ func (e *ValueRefusal) Error() string { return "value refused: " + e.Detail }
 // when it is known who asks.
 func (g *Gateway) routeValue(x *exchange, namespace, rest string) error {
 	bucket, key, one := strings.Cut(rest, "/")
-	if g.values == nil || !function.ValidName(bucket) || one && key == "" {
+	if g.values == nil || rest != "" && !function.ValidName(bucket) || one && key == "" {
 		return problem.New(problem.NotFound, "nothing is served here")
 	}
 	allow, pattern := "GET, HEAD", valuesPath+"{bucket}"
+	if rest == "" {
+		pattern = valuesPath
+	}
 	if one {
 		allow, pattern = "GET, HEAD, PUT, DELETE", valuesPath+"{bucket}/{key...}"
 	}
@@ -128,7 +139,7 @@ func (x *exchange) mayValue(p identity.Principal) error {
 	if x.r.Method == http.MethodPut || x.r.Method == http.MethodDelete {
 		action = identity.StoreData
 	}
-	if p.May(action, x.target.ref) {
+	if x.target.ref.Name == "" || p.May(action, x.target.ref) { // a list of buckets has those that the key may read
 		return nil
 	}
 	return problem.New(problem.Forbidden, "the credential does not allow this in this bucket").Fix("Use a key with the scope %s:%s.", action, x.target.ref)
@@ -137,6 +148,8 @@ func (x *exchange) mayValue(p identity.Principal) error {
 // serveValue reads, lists and changes.
 func (g *Gateway) serveValue(x *exchange) error {
 	switch {
+	case x.target.ref.Name == "":
+		return g.listBuckets(x)
 	case x.target.key == "":
 		return g.listValues(x)
 	case x.r.Method == http.MethodPut:
@@ -295,6 +308,24 @@ func (g *Gateway) listValues(x *exchange) error {
 	}
 	if more && len(keys) > 0 {
 		out.Next = keys[len(keys)-1].Key
+	}
+	return g.sendOwnJSON(x, http.StatusOK, out)
+}
+
+// listBuckets shows the buckets that the key may read; of others nobody learns that they
+// are there.
+func (g *Gateway) listBuckets(x *exchange) error {
+	if _, err := x.parameters(); err != nil {
+		return err
+	}
+	namespace := x.target.ref.Namespace
+	out := struct {
+		Buckets []ListedBucket `json:"buckets"`
+	}{[]ListedBucket{}}
+	for _, b := range g.values.Buckets(namespace) {
+		if x.principal.May(identity.FetchData, function.Ref{Namespace: namespace, Name: b.Bucket}) {
+			out.Buckets = append(out.Buckets, b)
+		}
 	}
 	return g.sendOwnJSON(x, http.StatusOK, out)
 }

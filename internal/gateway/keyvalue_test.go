@@ -50,6 +50,15 @@ func (v valuesOf) Delete(ctx context.Context, n *NewValue) (uint64, error) {
 	return d.Revision, nil
 }
 
+func (v valuesOf) Buckets(namespace string) []ListedBucket {
+	all := v.Store.Buckets(namespace)
+	out := make([]ListedBucket, len(all))
+	for i, b := range all {
+		out[i] = ListedBucket{Bucket: b.Name, Keys: b.Keys}
+	}
+	return out
+}
+
 func (v valuesOf) List(ns, bucket, prefix, after string, limit int) ([]ListedValue, bool, error) {
 	p, err := v.Store.List(ns, bucket, prefix, after, limit)
 	if err != nil {
@@ -257,6 +266,33 @@ func TestListsOverHTTP(t *testing.T) {
 
 // TestAttackBucketsOfOthers: no key reads or changes what its scopes do not name, and none
 // learns whether it is there.
+// TestBucketsAreListedForThoseWhoMayReadThem has keys see no more than what is theirs.
+func TestBucketsAreListedForThoseWhoMayReadThem(t *testing.T) {
+	t.Parallel()
+	w := newValueWorld(t)
+	for _, path := range []string{"/.casemate/kv/b/x", "/.casemate/kv/b/y"} {
+		if a := w.ask(t, "PUT", path, "v"); a.status != 201 {
+			t.Fatal(a.text)
+		}
+	}
+	if a := w.do(t, "PUT", "/~shop/.casemate/kv/a/x", strings.NewReader("v"), bearer(shopKey)); a.status != 201 {
+		t.Fatal(a.text)
+	}
+	for _, c := range []struct{ path, key, want string }{
+		{"/.casemate/kv/", fetchKey, `{"buckets":[{"bucket":"b","keys":2}]}`},
+		{"/.casemate/kv/", shopKey, `{"buckets":[]}`},
+		{"/~shop/.casemate/kv/", fetchKey, `{"buckets":[]}`},
+		{"/~empty/.casemate/kv/", fetchKey, `{"buckets":[]}`},
+	} {
+		if a := w.do(t, "GET", c.path, nil, bearer(c.key)); a.status != 200 || strings.TrimSpace(a.body) != c.want {
+			t.Errorf("%s: got %s", c.path, a.text)
+		}
+	}
+	w.do(t, "GET", "/.casemate/kv/", nil).want(t, problem.Unauthenticated)
+	w.do(t, "PUT", "/.casemate/kv/", strings.NewReader("x"), bearer(storeKey)).want(t, problem.MethodNotAllowed)
+	w.do(t, "GET", "/.casemate/kv/?prefix=b", nil, bearer(fetchKey)).want(t, problem.BadRequest)
+}
+
 func TestAttackBucketsOfOthers(t *testing.T) {
 	t.Parallel()
 	w := newValueWorld(t)
@@ -294,7 +330,7 @@ func TestAttackBucketsOfOthers(t *testing.T) {
 		{shopKey, "GET", "/~shop/.casemate/kv/*/x", problem.NotFound},
 		{shopKey, "GET", "/~shop/.casemate/kv/%3E/x", problem.NotFound},
 		{shopKey, "GET", "/~*/.casemate/kv/b/x", problem.NotFound},
-		{shopKey, "GET", "/~shop/.casemate/kv/", problem.NotFound},
+		{shopKey, "PUT", "/~shop/.casemate/kv/", problem.MethodNotAllowed}, // a list of buckets
 		{shopKey, "GET", "/~shop/.casemate/kv/b/", problem.NotFound},
 		{shopKey, "POST", "/~shop/.casemate/kv/b/x", problem.MethodNotAllowed},
 		{shopKey, "PUT", "/~shop/.casemate/kv/b", problem.MethodNotAllowed},

@@ -54,25 +54,14 @@ func (a *arrival) open() error {
 func (a *arrival) stamp() error {
 	for i := range a.items {
 		m := &a.items[i].message
-		extensions := make(map[string]string, len(m.Extensions)+2)
-		maps.Copy(extensions, m.Extensions)
-		for _, name := range platformOnly {
-			delete(extensions, name)
-		}
-		if m.Source != "" && m.Source != a.port.source {
-			extensions[extClaimed] = m.Source
+		claimed := m.Source
+		if claimed == a.port.source {
+			claimed = ""
 		}
 		m.Source = a.port.source
-		if a.principal != "" {
-			extensions[extPrincipal] = a.principal
+		if len(m.Extensions) > 0 || claimed != "" || a.principal != "" {
+			a.extensions(m, claimed)
 		}
-		if key, ok := extensions[extPartition]; ok {
-			delete(extensions, extPartition) // it has one place, and that is Key
-			if m.Key == "" {
-				m.Key = key
-			}
-		}
-		m.Extensions = extensions
 		if m.Time.IsZero() {
 			m.Time = a.now
 		}
@@ -82,6 +71,28 @@ func (a *arrival) stamp() error {
 		}
 	}
 	return nil
+}
+
+// extensions takes out what only the platform may say, and adds what it does say.
+func (a *arrival) extensions(m *event.Message, claimed string) {
+	extensions := make(map[string]string, len(m.Extensions)+2)
+	maps.Copy(extensions, m.Extensions)
+	for _, name := range platformOnly {
+		delete(extensions, name)
+	}
+	if claimed != "" {
+		extensions[extClaimed] = claimed
+	}
+	if a.principal != "" {
+		extensions[extPrincipal] = a.principal
+	}
+	if key, ok := extensions[extPartition]; ok {
+		delete(extensions, extPartition) // it has one place, and that is Key
+		if m.Key == "" {
+			m.Key = key
+		}
+	}
+	m.Extensions = extensions
 }
 
 func (a *arrival) envelope(it *item) *finding {
@@ -131,8 +142,11 @@ const (
 )
 
 func form(contentType string) int {
-	if contentType == "" {
+	switch contentType { // what nearly all say, without taking it apart
+	case "", "application/octet-stream":
 		return isOther
+	case "application/json":
+		return isJSON
 	}
 	kind, parameters, err := mime.ParseMediaType(contentType)
 	if err != nil {
@@ -260,15 +274,15 @@ func (a *arrival) bury() error {
 }
 
 func (a *arrival) publish() error {
-	var entries []Entry
-	var at []int
+	entries := make([]Entry, 0, len(a.items))
+	at := make([]int, 0, len(a.items))
 	for i := range a.items {
 		if it := &a.items[i]; it.live() {
 			entries = append(entries, Entry{Namespace: a.port.namespace, Channel: a.port.channel, ID: a.storedID(&it.message), Data: it.data})
 			at = append(at, i)
 		}
 	}
-	if entries == nil {
+	if len(entries) == 0 {
 		return nil
 	}
 	stored, err := a.in.stream.Publish(a.ctx, entries)
@@ -281,16 +295,17 @@ func (a *arrival) publish() error {
 	case len(stored) != len(entries):
 		return fmt.Errorf("storing events of %s: the stream answers for %d of %d", a.port.source, len(stored), len(entries))
 	}
+	again := int64(0)
 	for i, s := range stored {
 		a.stored[at[i]] = s
-		a.count(func(c *counters) {
-			if s.Duplicate {
-				c.duplicate.Add(1)
-			} else {
-				c.stored.Add(1)
-			}
-		})
+		if s.Duplicate {
+			again++
+		}
 	}
+	a.count(func(c *counters) {
+		c.duplicate.Add(again)
+		c.stored.Add(int64(len(stored)) - again)
+	})
 	return nil
 }
 

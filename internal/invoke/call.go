@@ -26,6 +26,7 @@ const (
 type Event struct {
 	ID      string // of the first, in a batch
 	Count   int    // of a batch; 0 without one
+	Members string // of a batch; see audit.Members
 	Source  string // the trigger's name
 	Attempt int    // from 1
 	Replay  bool

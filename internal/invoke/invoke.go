@@ -121,7 +121,7 @@ func (i *Invoker) run(ctx context.Context, c *Call, v *function.Version, alias s
 		Namespace: c.Ref.Namespace, Function: c.Ref.Name,
 		Version: string(v.ID), Artifact: string(v.Artifact), Alias: alias,
 		Trigger: c.Trigger, Route: c.Route, Principal: principal,
-		Event: c.Event.ID, Events: c.Event.Count, Source: c.Event.Source, Attempt: c.Event.Attempt, Replay: c.Event.Replay,
+		Event: c.Event.ID, Events: c.Event.Count, Members: c.Event.Members, Source: c.Event.Source, Attempt: c.Event.Attempt, Replay: c.Event.Replay,
 		Chain: c.Event.Chain, Depth: c.Event.Depth,
 		Start: start, BytesIn: int64(len(c.Body)),
 	}}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -219,4 +220,24 @@ func (s *Store) Oldest(ctx context.Context) (uint64, error) {
 		err = nil // whoever reads on is told
 	}
 	return first, err
+}
+
+// Bucket is what Buckets says of one.
+type Bucket struct {
+	Name string
+	Keys int // those that have expired and are not swept yet among them
+}
+
+// Buckets gives the buckets of a namespace, by name. There are 1000 at most.
+func (s *Store) Buckets(namespace string) []Bucket {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := []Bucket{}
+	for id, x := range s.buckets {
+		if id.namespace == namespace {
+			out = append(out, Bucket{id.bucket, x.keys})
+		}
+	}
+	slices.SortFunc(out, func(a, b Bucket) int { return strings.Compare(a.Name, b.Name) })
+	return out
 }

@@ -50,7 +50,7 @@ func (n *node) buildControl(context.Context) (err error) {
 	n.control, err = control.New(control.Config{
 		Registry: n.registry, Invoker: n.invoker, Keys: n.keys, Recorder: n.recorder,
 		Status: n.status, Posture: n.walls, Reserve: n.reserve, Prepare: n.prepare, Clock: n.clock, Logger: n.log.With("door", "control"), NewID: n.ids.next,
-		Events: n.operations(n.deads), CheckTriggers: n.sources.check,
+		Events: n.operations(n.deads), CheckTriggers: n.sources.check, Corruptions: n.bus.Damages,
 	})
 	return err
 }

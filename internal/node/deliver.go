@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/casemate-dev/casemate/api/problem"
+	"github.com/casemate-dev/casemate/internal/audit"
 	"github.com/casemate-dev/casemate/internal/delivery"
 	"github.com/casemate-dev/casemate/internal/event"
 	"github.com/casemate-dev/casemate/internal/event/cloudevent"
@@ -130,7 +131,11 @@ func (n *node) eventCall(c *delivery.Call, v *function.Version) (*invoke.Call, e
 		Event: invoke.Event{ID: m.ID, Source: c.Trigger, Attempt: c.Attempt, Replay: c.Replay, Chain: m.Chain.ID, Depth: m.Chain.Depth},
 	}
 	if len(c.Messages) > 1 {
-		call.Event.Count = len(c.Messages)
+		ids := make([]string, len(c.Messages))
+		for i, m := range c.Messages {
+			ids[i] = m.ID
+		}
+		call.Event.Count, call.Event.Members = len(ids), audit.Members(ids)
 	}
 	if c.Trigger == "" {
 		return asRequest(call, c)
@@ -208,13 +213,14 @@ func asSchedule(call *invoke.Call, c *delivery.Call) (err error) {
 	m := c.Messages[0]
 	var tick struct {
 		Scheduled time.Time `json:"scheduled"`
+		Cron      string    `json:"cron"`
 	}
 	if err := json.Unmarshal(m.Data, &tick); err != nil {
 		return err
 	}
 	call.Trigger = invoke.TriggerSchedule
 	call.Headers["content-type"] = []string{"application/json"}
-	call.Body, err = json.Marshal(map[string]any{"scheduledTime": tick.Scheduled.UnixMilli()})
+	call.Body, err = json.Marshal(map[string]any{"scheduledTime": tick.Scheduled.UnixMilli(), "cron": tick.Cron})
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/casemate-dev/casemate/internal/audit"
 	"github.com/casemate-dev/casemate/internal/delivery"
 	"github.com/casemate-dev/casemate/internal/event"
 	"github.com/casemate-dev/casemate/internal/function"
@@ -44,7 +45,7 @@ func queueMessage(data string) *event.Message {
 func TestEventsHaveTheFormOfTheirRuntime(t *testing.T) {
 	t.Parallel()
 	tick := order("t")
-	tick.Type, tick.Data = "casemate.schedule.fired", []byte(`{"scheduled":"2026-01-02T03:04:05Z","zone":"UTC","name":"orders"}`)
+	tick.Type, tick.Data = "casemate.schedule.fired", []byte(`{"scheduled":"2026-01-02T03:04:05Z","zone":"UTC","name":"orders","cron":"4 3 * * *"}`)
 	for name, c := range map[string]struct {
 		runtime function.Runtime
 		call    *delivery.Call
@@ -56,7 +57,7 @@ func TestEventsHaveTheFormOfTheirRuntime(t *testing.T) {
 		"a queue's for a module":     {function.RuntimeGo, delivered(queueMessage(`{"n":1}`)), invoke.TriggerEvent, `{"n":1}`},
 		"one for a server":           {function.RuntimeHTTP, delivered(order("1")), invoke.TriggerEvent, `{"n":1}`},
 		"one for a script":           {function.RuntimeTypeScript, delivered(order("1")), invoke.TriggerEvent, `{"n":1}`},
-		"a tick for a script":        {function.RuntimeJavaScript, delivered(tick), invoke.TriggerSchedule, `"scheduledTime":1767323045000`},
+		"a tick for a script":        {function.RuntimeJavaScript, delivered(tick), invoke.TriggerSchedule, `{"cron":"4 3 * * *","scheduledTime":1767323045000}`},
 		"a queue's for a script":     {function.RuntimeJavaScript, delivered(queueMessage(`{"n":1}`)), invoke.TriggerQueue, `"body":{"n":1}`},
 		"a queue's text for one":     {function.RuntimeJavaScript, delivered(queueMessage("hi")), invoke.TriggerQueue, `"body":"hi"`},
 		"a queue's bytes for one":    {function.RuntimeJavaScript, delivered(queueMessage("\xff\x00")), invoke.TriggerQueue, `"body":"/wA="`},
@@ -74,6 +75,23 @@ func TestEventsHaveTheFormOfTheirRuntime(t *testing.T) {
 		}
 		if call.Event.ID != c.call.Messages[0].ID || call.Event.Source != "orders" || call.Event.Attempt != 3 || call.Event.Chain != "0" || call.Event.Depth != 2 {
 			t.Errorf("%s: the receipt will have %+v", name, call.Event)
+		}
+	}
+}
+
+func TestABatchNamesAllItsEventsForTheReceipt(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 1000)
+	for want, c := range map[string]*delivery.Call{
+		"":                                       delivered(order("1")),
+		"1\n2\n" + audit.Members([]string{long}): delivered(order("1"), order("2"), order(long)),
+	} {
+		call, err := forms().eventCall(c, version(function.RuntimeGo))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if call.Event.Members != want {
+			t.Errorf("the receipt will have %q, want %q", call.Event.Members, want)
 		}
 	}
 }

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"errors"
+	"net/netip"
+	"time"
 
 	"github.com/casemate-dev/casemate/internal/bus"
 	"github.com/casemate-dev/casemate/internal/delivery"
@@ -19,6 +21,10 @@ import (
 
 // hookDoor is where web hooks go.
 type hookDoor struct{ hooks *webhook.Hooks }
+
+func (d hookDoor) Admit(namespace, path string, from netip.Addr, size int64) time.Duration {
+	return d.hooks.Admit(namespace, path, from, size)
+}
 
 func (d hookDoor) Receive(ctx context.Context, r gateway.HookRequest) (gateway.HookAnswer, error) {
 	a, err := d.hooks.Receive(ctx, r.Namespace, r.Path, webhook.Request{Method: r.Method, Header: r.Header, Body: r.Body})

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -20,7 +18,6 @@ import (
 	"github.com/casemate-dev/casemate/internal/function"
 	"github.com/casemate-dev/casemate/internal/intake"
 	"github.com/casemate-dev/casemate/internal/outcome"
-	"github.com/casemate-dev/casemate/internal/sandbox/box/landlock"
 	"github.com/casemate-dev/casemate/internal/source"
 	"github.com/casemate-dev/casemate/internal/source/bucket"
 	"github.com/casemate-dev/casemate/internal/source/connector"
@@ -164,7 +161,12 @@ func (n *node) sourceKinds(s *sources) (connectionKinds, error) {
 		"postgres": database.Connections{Kind: "postgres"}, "mysql": database.Connections{Kind: "mysql"},
 		"s3": bucket.ConnectionKind{},
 	}
-	host, err := connector.New(connector.Config{Folders: n.connectorFolders(), Unconfined: n.opts.Unsandboxed, Confine: confine})
+	host, err := connector.New(connector.Config{
+		Folders: n.connectorFolders(), Unconfined: n.opts.Unsandboxed, Confine: confine, Filter: n.connectorFilter(),
+		Weaker: func(kind string, why error) {
+			n.log.Warn("a connector may execute programs of the system's library folders: its filter of system calls could not be put on it once it was executed", "kind", kind, "error", why)
+		},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -179,26 +181,6 @@ func (n *node) sourceKinds(s *sources) (connectionKinds, error) {
 		s.kinds[name], connections[name] = k, k
 	}
 	return connections, nil
-}
-
-// confine limits a connector's files to those that it was installed with. It leaves the
-// network alone, which is what a connector is for.
-func confine(read, execute []string, program *os.File) error {
-	rules := landlock.Rules{
-		AnyTCP: true, Paths: []landlock.Rule{{File: int(program.Fd()), Access: landlock.Read | landlock.Execute}},
-	}
-	for _, p := range read {
-		rules.Paths = append(rules.Paths, landlock.Rule{Path: p, Access: landlock.Read, Optional: true})
-	}
-	for _, p := range execute {
-		rules.Paths = append(rules.Paths, landlock.Rule{Path: p, Access: landlock.Read | landlock.Execute, Optional: true})
-	}
-	return landlock.Restrict(rules)
-}
-
-// connectorFolders is where programs that speak the connector protocol may lie.
-func (n *node) connectorFolders() []string {
-	return []string{filepath.Dir(n.opts.Executable), filepath.Join(n.opts.DataDir, "connectors")}
 }
 
 // backlog is how many events of a channel wait. Topics and what has no trigger in force

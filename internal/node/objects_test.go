@@ -172,7 +172,7 @@ func (s *storing) must(k *api.CreatedKey, name string, args ...string) string {
 // told waits for the function to be called with an event of this type and object.
 func (s *storing) told(kind, subject string) map[string]any {
 	s.t.Helper()
-	limit := time.NewTimer(30 * time.Second) // is only reached by a failure
+	limit := time.NewTimer(time.Minute) // is only reached by a failure
 	defer limit.Stop()
 	select {
 	case inv := <-s.calls:

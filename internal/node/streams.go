@@ -45,11 +45,19 @@ func (s stream) Purge(ctx context.Context, namespace, channel string, upTo uint6
 
 // Consume is one of delivery's own, whose names may hold underscores and empty parts.
 func (s stream) Consume(ctx context.Context, c delivery.ConsumerConfig, fn func(delivery.Delivered)) error {
-	return s.on.Consume(ctx, bus.ConsumerConfig{
-		Name: consumer(c.Name), Namespace: c.Namespace, Channel: c.Channel, Window: c.Window, AckWait: c.AckWait, From: bus.From{Time: c.Since},
-	}, func(d *bus.Delivered) {
+	return s.on.Consume(ctx, consumerConfig(&c), func(d *bus.Delivered) {
 		fn(delivery.Delivered{Record: record(&d.EventRecord), Attempt: d.Attempt, Settler: d})
 	})
+}
+
+func (s stream) Prepare(ctx context.Context, c delivery.ConsumerConfig) error {
+	return s.on.Prepare(ctx, consumerConfig(&c))
+}
+
+func consumerConfig(c *delivery.ConsumerConfig) bus.ConsumerConfig {
+	return bus.ConsumerConfig{
+		Name: consumer(c.Name), Namespace: c.Namespace, Channel: c.Channel, Window: c.Window, AckWait: c.AckWait, From: bus.From{Time: c.Since},
+	}
 }
 
 func (s stream) Backlog(ctx context.Context, name string) (waiting, underWay int64, err error) {

@@ -99,6 +99,15 @@ func (v values) Delete(ctx context.Context, n *gateway.NewValue) (uint64, error)
 	return d.Revision, nil
 }
 
+func (v values) Buckets(namespace string) []gateway.ListedBucket {
+	all := v.Store.Buckets(namespace)
+	out := make([]gateway.ListedBucket, len(all))
+	for i, b := range all {
+		out[i] = gateway.ListedBucket{Bucket: b.Name, Keys: b.Keys}
+	}
+	return out
+}
+
 func (v values) List(namespace, bucket, prefix, after string, limit int) ([]gateway.ListedValue, bool, error) {
 	p, err := v.Store.List(namespace, bucket, prefix, after, limit)
 	if err != nil {

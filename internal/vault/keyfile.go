@@ -121,7 +121,8 @@ func refuseUsed(dir, keyFile string) error {
 		return fmt.Errorf("reading the data directory: %v", err)
 	}
 	for _, e := range entries {
-		if e.IsDir() && e.Name() != "lost+found" {
+		// Connectors are installed before the first start, and are not sealed.
+		if e.IsDir() && e.Name() != "lost+found" && e.Name() != "connectors" {
 			return &KeyError{
 				keyFile, fmt.Sprintf("%s holds data (%s) but no %s to check the key against", dir, e.Name(), CanaryFile),
 				"restore " + CanaryFile + " from your backup, or start with an empty data directory",

@@ -137,6 +137,21 @@ func TestMissingCanaryOverDataRefusesTheBoot(t *testing.T) {
 	}
 }
 
+// TestConnectorsMayBeInstalledBeforeTheFirstStart is about the one folder that its
+// operator fills.
+func TestConnectorsMayBeInstalledBeforeTheFirstStart(t *testing.T) {
+	t.Parallel()
+	dir := newDir(t)
+	ok(t, os.Mkdir(dir, 0o700))
+	ok(t, os.Mkdir(filepath.Join(dir, "connectors"), 0o755))
+	_, err := Open(dir, "")
+	ok(t, err)
+	ok(t, os.Mkdir(filepath.Join(dir, "bus"), 0o700))
+	ok(t, os.Remove(filepath.Join(dir, CanaryFile)))
+	_, err = Open(dir, "")
+	refused(t, err, "bus", CanaryFile, "backup")
+}
+
 func TestDamagedCanaryRefusesTheBoot(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)

@@ -53,6 +53,12 @@ func (s onBus) Consume(ctx context.Context, c delivery.ConsumerConfig, fn func(d
 	})
 }
 
+func (s onBus) Prepare(ctx context.Context, c delivery.ConsumerConfig) error {
+	return s.Events.Prepare(ctx, bus.ConsumerConfig{
+		Name: consumerOf(c.Name), Namespace: c.Namespace, Channel: c.Channel, Window: c.Window, AckWait: ackWait, From: bus.From{Time: c.Since},
+	})
+}
+
 func (s onBus) Backlog(ctx context.Context, name string) (waiting, underWay int64, err error) {
 	return s.Events.Backlog(ctx, consumerOf(name))
 }

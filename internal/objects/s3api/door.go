@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/casemate-dev/casemate/internal/objects"
 	"github.com/casemate-dev/casemate/internal/objects/sigv4"
@@ -20,6 +21,12 @@ type exchange struct {
 	r         *http.Request
 	id        string
 	started   bool // the head of the answer was written
+	begun     time.Time
+	op        *route // nil before it is known
+	status    int
+	bytesIn   int64 // of the body
+	bytesOut  int64
+	failure   error
 	signature *sigv4.Signature
 	holder    Holder
 	namespace string
@@ -30,7 +37,9 @@ type exchange struct {
 
 // ServeHTTP answers one request.
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{Door: d, w: w, r: r, id: d.RequestID()}
+	x := &exchange{Door: d, r: r, id: d.RequestID(), begun: d.Clock()}
+	x.w, r.Body = &counted{w, x}, &countedBody{r.Body, x}
+	defer x.account()
 	w.Header().Set("X-Amz-Request-Id", x.id)
 	w.Header().Set("Server", "Casemate")
 	// What somebody stored is not a page of ours.
@@ -103,6 +112,7 @@ func (x *exchange) serve() error {
 	if err != nil {
 		return err
 	}
+	x.op = op
 	if x.bucket != "" && !holder.May(op.write, x.namespace, x.bucket) {
 		return errDenied
 	}
@@ -164,6 +174,7 @@ type route struct {
 	also   []string // parameters that may be
 	write  bool
 	serve  func(*exchange) error
+	name   string // S3's own
 }
 
 type level int
@@ -181,31 +192,31 @@ func routes() []route {
 		"response-cache-control", "response-content-disposition", "response-content-encoding",
 	}
 	all := []route{
-		{"GET", onService, nil, []string{"max-buckets", "continuation-token", "prefix", "bucket-region"}, false, (*exchange).listBuckets},
-		{"PUT", onBucket, nil, nil, true, (*exchange).createBucket},
-		{"HEAD", onBucket, nil, nil, false, (*exchange).headBucket},
-		{"DELETE", onBucket, nil, nil, true, (*exchange).deleteBucket},
-		{"GET", onBucket, []string{"location"}, nil, false, (*exchange).location},
-		{"GET", onBucket, []string{"versioning"}, nil, false, (*exchange).getVersioning},
-		{"PUT", onBucket, []string{"versioning"}, nil, true, (*exchange).putVersioning},
-		{"GET", onBucket, []string{"encryption"}, nil, false, (*exchange).encryption},
-		{"GET", onBucket, nil, append([]string{"marker"}, list...), false, (*exchange).listV1},
-		{"GET", onBucket, []string{"list-type"}, append([]string{"continuation-token", "start-after", "fetch-owner"}, list...), false, (*exchange).listV2},
-		{"GET", onBucket, []string{"versions"}, append([]string{"key-marker", "version-id-marker"}, list...), false, (*exchange).listVersions},
-		{"GET", onBucket, []string{"uploads"}, []string{"prefix", "delimiter", "max-uploads", "encoding-type", "key-marker", "upload-id-marker"}, false, (*exchange).listUploads},
-		{"POST", onBucket, []string{"delete"}, nil, true, (*exchange).deleteMany},
-		{"GET", onObject, nil, read, false, (*exchange).getObject},
-		{"HEAD", onObject, nil, read, false, (*exchange).getObject},
-		{"PUT", onObject, nil, nil, true, (*exchange).putObject},
-		{"DELETE", onObject, nil, []string{"versionId"}, true, (*exchange).deleteObject},
-		{"GET", onObject, []string{"tagging"}, []string{"versionId"}, false, (*exchange).getTags},
-		{"PUT", onObject, []string{"tagging"}, []string{"versionId"}, true, (*exchange).putTags},
-		{"DELETE", onObject, []string{"tagging"}, []string{"versionId"}, true, (*exchange).deleteTags},
-		{"POST", onObject, []string{"uploads"}, nil, true, (*exchange).beginUpload},
-		{"PUT", onObject, []string{"partNumber", "uploadId"}, nil, true, (*exchange).putPart},
-		{"GET", onObject, []string{"uploadId"}, []string{"max-parts", "part-number-marker", "encoding-type"}, false, (*exchange).listParts},
-		{"POST", onObject, []string{"uploadId"}, nil, true, (*exchange).completeUpload},
-		{"DELETE", onObject, []string{"uploadId"}, nil, true, (*exchange).abortUpload},
+		{"GET", onService, nil, []string{"max-buckets", "continuation-token", "prefix", "bucket-region"}, false, (*exchange).listBuckets, "ListBuckets"},
+		{"PUT", onBucket, nil, nil, true, (*exchange).createBucket, "CreateBucket"},
+		{"HEAD", onBucket, nil, nil, false, (*exchange).headBucket, "HeadBucket"},
+		{"DELETE", onBucket, nil, nil, true, (*exchange).deleteBucket, "DeleteBucket"},
+		{"GET", onBucket, []string{"location"}, nil, false, (*exchange).location, "GetBucketLocation"},
+		{"GET", onBucket, []string{"versioning"}, nil, false, (*exchange).getVersioning, "GetBucketVersioning"},
+		{"PUT", onBucket, []string{"versioning"}, nil, true, (*exchange).putVersioning, "PutBucketVersioning"},
+		{"GET", onBucket, []string{"encryption"}, nil, false, (*exchange).encryption, "GetBucketEncryption"},
+		{"GET", onBucket, nil, append([]string{"marker"}, list...), false, (*exchange).listV1, "ListObjects"},
+		{"GET", onBucket, []string{"list-type"}, append([]string{"continuation-token", "start-after", "fetch-owner"}, list...), false, (*exchange).listV2, "ListObjectsV2"},
+		{"GET", onBucket, []string{"versions"}, append([]string{"key-marker", "version-id-marker"}, list...), false, (*exchange).listVersions, "ListObjectVersions"},
+		{"GET", onBucket, []string{"uploads"}, []string{"prefix", "delimiter", "max-uploads", "encoding-type", "key-marker", "upload-id-marker"}, false, (*exchange).listUploads, "ListMultipartUploads"},
+		{"POST", onBucket, []string{"delete"}, nil, true, (*exchange).deleteMany, "DeleteObjects"},
+		{"GET", onObject, nil, read, false, (*exchange).getObject, "GetObject"},
+		{"HEAD", onObject, nil, read, false, (*exchange).getObject, "HeadObject"},
+		{"PUT", onObject, nil, nil, true, (*exchange).putObject, "PutObject"},
+		{"DELETE", onObject, nil, []string{"versionId"}, true, (*exchange).deleteObject, "DeleteObject"},
+		{"GET", onObject, []string{"tagging"}, []string{"versionId"}, false, (*exchange).getTags, "GetObjectTagging"},
+		{"PUT", onObject, []string{"tagging"}, []string{"versionId"}, true, (*exchange).putTags, "PutObjectTagging"},
+		{"DELETE", onObject, []string{"tagging"}, []string{"versionId"}, true, (*exchange).deleteTags, "DeleteObjectTagging"},
+		{"POST", onObject, []string{"uploads"}, nil, true, (*exchange).beginUpload, "CreateMultipartUpload"},
+		{"PUT", onObject, []string{"partNumber", "uploadId"}, nil, true, (*exchange).putPart, "UploadPart"},
+		{"GET", onObject, []string{"uploadId"}, []string{"max-parts", "part-number-marker", "encoding-type"}, false, (*exchange).listParts, "ListParts"},
+		{"POST", onObject, []string{"uploadId"}, nil, true, (*exchange).completeUpload, "CompleteMultipartUpload"},
+		{"DELETE", onObject, []string{"uploadId"}, nil, true, (*exchange).abortUpload, "AbortMultipartUpload"},
 	}
 	// What a bucket does not have, clients ask for all the same.
 	for name, code := range map[string]string{
@@ -219,7 +230,7 @@ func routes() []route {
 				return err
 			}
 			return &apiError{http.StatusNotFound, code, "buckets have no " + name + " here"}
-		}})
+		}, "GetBucket" + strings.ToUpper(name[:1]) + name[1:]})
 	}
 	return all
 }

@@ -105,6 +105,7 @@ type errorDocument struct {
 
 // fail answers an error.
 func (x *exchange) fail(err error) {
+	x.failure = err
 	e := render(err)
 	if e.status >= http.StatusInternalServerError && e.status != http.StatusNotImplemented {
 		x.Log.Error("S3 request failed", "request", x.id, "method", x.r.Method, "bucket", x.bucket, "error", err)

@@ -3,7 +3,9 @@
 //
 // Only node imports it. There is one process for each trigger. It is not trusted: it gets
 // the credentials of its own connection and no others, an empty environment, a user id of
-// its own when the node is root, and no files but the system's; what it says is bounded,
+// its own when the node is root, no files but the system's, and no system calls but those
+// that a client of a server makes: it starts nothing, serves nobody, and touches no other
+// process; what it says is bounded,
 // and what breaks the protocol ends it. One that ends is started again after a while.
 //
 // Events reach the sink in the order in which the connector sent them, from one goroutine
@@ -55,6 +57,11 @@ type Config struct {
 	// execute, and program may be both. The network is left alone. The thread has
 	// renounced new privileges.
 	Confine func(read, execute []string, program *os.File) error
+	// Filter bounds the connector's system calls.
+	Filter Filter
+	// Weaker, if given, is told when a connector could not be sealed and started under
+	// Filter.Start instead.
+	Weaker func(kind string, why error)
 	// Unconfined leaves Confine out when it is nil. Where the node is not root a connector
 	// can then read what the node can.
 	Unconfined bool
@@ -68,6 +75,12 @@ type Config struct {
 	// Pause is before the second start of a connector that ended; it doubles.
 	Pause time.Duration
 }
+
+// Filter has programs of seccomp(2), encoded arrays of struct sock_filter. Sealed is put
+// upon a connector before its first instruction. Where it cannot be, because nothing may be
+// traced there, Start is put upon the thread that executes it: the same, but for what it
+// takes to execute a program. Both or none must be given.
+type Filter struct{ Sealed, Start []byte }
 
 // Host starts connectors. Its methods may be called from many goroutines.
 type Host struct {
@@ -94,6 +107,8 @@ func New(cfg Config) (*Host, error) {
 	switch {
 	case cfg.Most > most:
 		return nil, fmt.Errorf("connectors: Most is %d, more than %d", cfg.Most, most)
+	case (cfg.Filter.Sealed == nil) != (cfg.Filter.Start == nil) || len(cfg.Filter.Sealed)%8 != 0 || len(cfg.Filter.Start)%8 != 0:
+		return nil, errors.New("connectors: Filter must have two programs, or none")
 	case cfg.Confine == nil && !cfg.Unconfined:
 		return nil, errors.New("connectors: they must be confined, or it must be said that they are not to be")
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -148,11 +149,10 @@ func (h *Host) launch(p *process, kind string, slot int) error {
 	if err := h.renounce(program, own, h.first+slot); err != nil {
 		return err
 	}
-	q, err := spawn(program, kind, theirs[:], own)
-	if err != nil {
+	if p.p, err = h.spawn(program, kind, theirs[:], own); err != nil {
 		return err
 	}
-	p.p = q
+	q := p.p
 	if err := limit(q.Pid, own); err != nil {
 		_ = q.Kill()
 		_, _ = q.Wait()
@@ -162,9 +162,47 @@ func (h *Host) launch(p *process, kind string, slot int) error {
 	return nil
 }
 
-// spawn starts the program from the calling thread.
-func spawn(program *os.File, kind string, pipes []*os.File, own bool) (*os.Process, error) {
-	attr := &os.ProcAttr{Dir: "/", Env: []string{}, Files: pipes, Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}}
+// spawn starts the program from the calling thread, under the filter if there is one.
+func (h *Host) spawn(program *os.File, kind string, pipes []*os.File, own bool) (*os.Process, error) {
+	f := &h.cfg.Filter
+	if f.Sealed == nil {
+		return execute(program, kind, pipes, own, false)
+	}
+	why := errors.ErrUnsupported
+	if canSeal {
+		var q *os.Process
+		if q, why = execute(program, kind, pipes, own, true); why == nil {
+			if why = seal(q.Pid, f.Sealed); why == nil {
+				return q, nil
+			}
+			_ = q.Kill()
+			_, _ = q.Wait()
+		}
+		// Some containers let nobody be traced. If it was something else it fails once more.
+	}
+	if err := restrict(f.Start); err != nil {
+		return nil, err
+	}
+	q, err := execute(program, kind, pipes, own, false)
+	if err == nil && h.cfg.Weaker != nil {
+		h.cfg.Weaker(kind, why)
+	}
+	return q, err
+}
+
+// restrict puts a filter upon the calling thread.
+func restrict(program []byte) error {
+	const setModeFilter = 1
+	f := unix.SockFprog{Len: uint16(len(program) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(&program[0]))}
+	if _, _, e := unix.RawSyscall(unix.SYS_SECCOMP, setModeFilter, 0, uintptr(unsafe.Pointer(&f))); e != 0 {
+		return fmt.Errorf("adding filter: %v", e)
+	}
+	return nil
+}
+
+// execute starts the program. If it is traced it stands before its first instruction.
+func execute(program *os.File, kind string, pipes []*os.File, own, traced bool) (*os.Process, error) {
+	attr := &os.ProcAttr{Dir: "/", Env: []string{}, Files: pipes, Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Ptrace: traced}}
 	if own {
 		// In a namespace of processes of its own nothing that it starts outlives it.
 		attr.Sys.Cloneflags = syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC

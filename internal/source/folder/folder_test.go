@@ -141,7 +141,7 @@ func (w *world) next() (event.Message, string) {
 	select {
 	case m := <-w.sink:
 		return m, strings.TrimPrefix(m.Type, "casemate.file.") + " " + m.Detail["file.path"]
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute): // is only reached by a failure
 		w.t.Fatal("no event came")
 		return event.Message{}, ""
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -277,8 +278,11 @@ func (f *follower) hand(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := f.run.accept(ctx, events); err != nil {
-			return err
+		// A TRUNCATE of very many tables alone is more than the sink takes at once.
+		for lot := range slices.Chunk(events, maxWaiting) {
+			if err := f.run.accept(ctx, lot); err != nil {
+				return err
+			}
 		}
 		if upTo > lsn(f.confirmed.Load()) {
 			f.confirmed.Store(uint64(upTo))

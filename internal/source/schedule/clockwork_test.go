@@ -156,7 +156,7 @@ func TestFiresEachTickOnce(t *testing.T) {
 		f.expect(t, "two hours", "2000-01-01T00:15:00Z", "2000-01-01T01:15:00Z")
 		m := f.last
 		if m.Type != Type || m.Subject != "nightly" || !m.Time.Equal(time.Date(2000, 1, 1, 1, 15, 0, 0, time.UTC)) || m.DataContentType != "application/json" ||
-			string(m.Data) != `{"scheduled":"2000-01-01T07:00:00+05:45","zone":"Asia/Kathmandu","name":"nightly"}` {
+			string(m.Data) != `{"scheduled":"2000-01-01T07:00:00+05:45","zone":"Asia/Kathmandu","name":"nightly","cron":"0 * * * *"}` {
 			t.Errorf("got %+v %s", m, m.Data)
 		}
 		m.Source = "/x"

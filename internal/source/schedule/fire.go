@@ -18,13 +18,14 @@ const Type = "casemate.schedule.fired"
 type data struct {
 	Scheduled string `json:"scheduled"` // the tick, in the schedule's zone
 	Zone      string `json:"zone"`
-	Name      string `json:"name"` // of the trigger
+	Name      string `json:"name"`           // of the trigger
+	Cron      string `json:"cron,omitempty"` // as it stands in the settings, when there is one
 }
 
 // hand hands in one tick. The id is the tick alone, so that whoever fires it makes the
 // same event.
 func (e *entry) hand(tick time.Time) error {
-	body, err := json.Marshal(data{tick.In(e.spec.zone).Format(time.RFC3339), e.spec.zone.String(), e.binding.Trigger.Name})
+	body, err := json.Marshal(data{tick.In(e.spec.zone).Format(time.RFC3339), e.spec.zone.String(), e.binding.Trigger.Name, e.spec.source})
 	if err != nil {
 		return fmt.Errorf("writing event of a schedule: %v", err)
 	}

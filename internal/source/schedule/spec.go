@@ -49,6 +49,7 @@ type Spec struct {
 	zone   *time.Location
 	missed Missed
 	cron   *cron.SpecSchedule // or
+	source string             // of cron
 	every  time.Duration      // or
 	at     time.Time
 	text   string // the settings in one form, by which a change is noticed
@@ -150,7 +151,7 @@ func (p *Spec) readCron(text string) error {
 	if spec.Minute == 0 || spec.Hour == 0 || spec.Dom == 0 || spec.Month == 0 || spec.Dow == 0 {
 		return refuse("has an empty field")
 	}
-	p.cron = spec
+	p.cron, p.source = spec, text
 	// From a day after which come all days there are, 29 February too.
 	if p.Next(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
 		return refuse("never comes: no month that it names has such a day")

@@ -53,6 +53,10 @@ type Settings struct {
 	// Headers are names of more headers that the function gets to see. No provider signs
 	// them.
 	Headers []string `json:"headers,omitempty"`
+	// Rate is how many requests a second are looked at, from one address half of them at
+	// most; one of more than 64 KiB counts as several. What comes beyond is told to come
+	// later. Without it they are DefaultRate.
+	Rate int `json:"rate,omitempty"`
 
 	HMAC        *HMACSettings       `json:"hmac,omitempty"`
 	JWT         *JWTSettings        `json:"jwt,omitempty"`
@@ -109,6 +113,12 @@ func readSettings(raw json.RawMessage) (*Settings, error) {
 }
 
 func (s *Settings) checkCommon() error {
+	if s.Rate == 0 {
+		s.Rate = DefaultRate
+	}
+	if s.Rate < 1 || s.Rate > MaxRate {
+		return field("rate", "must be 1 to %d requests a second", MaxRate)
+	}
 	if len(s.Keys) == 0 {
 		s.Keys, s.keysByDefault = []string{"key", "key-previous"}, true
 	}

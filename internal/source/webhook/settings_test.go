@@ -55,6 +55,8 @@ func TestSettingsAreChecked(t *testing.T) {
 		"cloudevents for github": {`{"path":"/in","provider":"github","cloudevents":{}}`, "cloudevents"},
 		"unknown auth":           {`{"path":"/in","provider":"cloudevents","cloudevents":{"auth":"none"}}`, "cloudevents.auth"},
 		"rate below none":        {`{"path":"/in","provider":"cloudevents","cloudevents":{"rate":-1}}`, "cloudevents.rate"},
+		"a rate below none":      {`{"path":"/in","provider":"github","rate":-1}`, "rate"},
+		"a rate without end":     {`{"path":"/in","provider":"github","rate":1000000}`, "rate"},
 		"origin with a scheme":   {`{"path":"/in","provider":"cloudevents","cloudevents":{"origins":["https://x"]}}`, "cloudevents.origins"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,7 +4,8 @@
 // It may import source, event and cloudevent, and leaves. node hands Hooks.Receive to the
 // gateway, which has the request; the source itself only waits.
 //
-// The raw body is verified before anything in it is read. Comparisons take the same time
+// How many requests are looked at has a bound, for each trigger and for each address
+// (Hooks.Admit). The raw body is verified before anything in it is read. Comparisons take the same time
 // for a nearly right signature as for a wrong one, every active key is tried each time,
 // and no answer says which of them was right. What decides about an event (its id, type,
 // subject) is taken from what the sender signed wherever it signed it; what each
@@ -23,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,6 +53,7 @@ type address struct{ namespace, path string }
 // door is a trigger that is running.
 type door struct {
 	verifier *Verifier
+	pace     *pace
 	replays  *Replays
 	sink     source.Sink
 	log      *slog.Logger
@@ -83,7 +86,7 @@ func (h *Hooks) Run(ctx context.Context, b source.Binding) error {
 		return fmt.Errorf("opening web hook: %w", err)
 	}
 	at := address{b.Ref.Namespace, v.settings.Path}
-	d := &door{verifier: v, replays: r, sink: b.Sink, log: b.Log, clock: b.Clock, report: b.Report}
+	d := &door{verifier: v, pace: newPace(v.settings.Rate), replays: r, sink: b.Sink, log: b.Log, clock: b.Clock, report: b.Report}
 	h.mu.Lock()
 	if h.doors[at] != nil {
 		h.mu.Unlock()
@@ -100,6 +103,19 @@ func (h *Hooks) Run(ctx context.Context, b source.Binding) error {
 	delete(h.doors, at)
 	h.mu.Unlock()
 	return nil
+}
+
+// Admit is asked before the body of a request is read, whose announced size is given, -1
+// without one: how long its sender should wait before it comes again; zero lets it in. Who asks for a path that no trigger has learns
+// that from Receive.
+func (h *Hooks) Admit(namespace, path string, from netip.Addr, size int64) time.Duration {
+	h.mu.RLock()
+	d := h.doors[address{namespace, path}]
+	h.mu.RUnlock()
+	if d == nil {
+		return 0
+	}
+	return d.pace.admit(d.clock(), from, size)
 }
 
 // Receive takes a request in for the trigger of a namespace with that path. It fails with

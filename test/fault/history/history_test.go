@@ -127,7 +127,7 @@ func TestJudgeFindsWhatIsPlanted(t *testing.T) {
 		"again after unreported damage":  {insert(without(right(), isKill), 15, history.Line{Life: 1, What: history.Damaged}), "again in life 2 after damage that nobody reported"},
 		"damage is reported without any": {insert(right(), end, history.Line{Life: 2, What: history.Told, Text: "x"}), "and there was none"},
 		"an end that does not come":      {insert(right(), end, history.Line{Life: 2, What: history.Stuck, Text: "5 events wait"}), "5 events wait"},
-		"an end that damage holds up":    {insert(right(), end, history.Line{Life: 2, What: history.Damaged}, history.Line{Life: 2, What: history.Stuck}, history.Line{Life: 2, What: history.Told}), ""},
+		"an end that damage holds up":    {insert(right(), end, history.Line{Life: 2, What: history.Damaged}, history.Line{Life: 2, What: history.Stuck, Text: "5 events wait"}, history.Line{Life: 2, What: history.Told}), "5 events wait"},
 		"again, long before the kill":    {late(insert(right(), end)), "no kill explains it"},
 	} {
 		t.Run(name, func(t *testing.T) {

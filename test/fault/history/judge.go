@@ -194,11 +194,8 @@ func (j *judge) damaged(from, to int) (damaged, told bool) {
 }
 
 func (j *judge) total() {
-	// A damaged event that was under way stays so, and is reported.
-	if damaged, told := j.damaged(-1, 1<<62); !damaged || !told {
-		for _, s := range j.stuck {
-			j.fault("%s", s)
-		}
+	for _, s := range j.stuck {
+		j.fault("%s", s)
 	}
 	for _, id := range j.order {
 		e := j.events[id]

@@ -76,15 +76,7 @@ const (
 // EAFNOSUPPORT is what glibc's getaddrinfo expects where there is no netlink,
 // EPROTONOSUPPORT what Go expects where there is no MPTCP, which it tries first.
 func sockets() check {
-	stream := append(check{argument(2)}, append(among(0, protoTCP), refused(ePROTONOSUPPORT))...)
-	dgram := append(check{argument(2)}, append(among(0, protoUDP), refused(ePROTONOSUPPORT))...)
-	inet := check{
-		argument(1), masked(sockTypeMask),
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: sockStream, SkipTrue: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: sockDgram, SkipTrue: uint8(1 + len(stream))},
-		refused(ePERM),
-	}
-	inet = append(append(inet, stream...), dgram...)
+	inet := internet()
 	local := check{argument(1), masked(sockTypeMask)}
 	local = append(append(local, among(sockStream, sockDgram, sockPacket)...), refused(ePERM))
 	c := check{
@@ -95,6 +87,30 @@ func sockets() check {
 		refused(eAFNOSUPPORT),
 	}
 	return append(append(c, local...), inet...)
+}
+
+// connections is sockets without those of UNIX.
+func connections() check {
+	c := check{
+		argument(0),
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: afInet, SkipTrue: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: afInet6, SkipTrue: 1},
+		refused(eAFNOSUPPORT),
+	}
+	return append(c, internet()...)
+}
+
+// internet allows TCP and UDP.
+func internet() check {
+	stream := append(check{argument(2)}, append(among(0, protoTCP), refused(ePROTONOSUPPORT))...)
+	dgram := append(check{argument(2)}, append(among(0, protoUDP), refused(ePROTONOSUPPORT))...)
+	inet := check{
+		argument(1), masked(sockTypeMask),
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: sockStream, SkipTrue: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: sockDgram, SkipTrue: uint8(1 + len(stream))},
+		refused(ePERM),
+	}
+	return append(append(inet, stream...), dgram...)
 }
 
 // Levels and options of setsockopt(2): asm-generic/socket.h, linux/tcp.h.

@@ -1,7 +1,8 @@
 // Package filter makes the seccomp programs that guests run under: which system calls
 // the kernel answers at all, before it looks at who asks.
 //
-// There are three. [Native] is for a native guest: Node.js, CPython, Go, Rust, what
+// There are four. [Connector] is for a program that an operator installed as a source of
+// events; [ConnectorStart] is the same for before it is executed. [Native] is for a native guest: Node.js, CPython, Go, Rust, what
 // links glibc or musl. [Wasm] is for the sandbox process that hosts WebAssembly guests,
 // from its first instruction. [WasmSealed] is for the same process once it has started,
 // added by itself: a filter that is added can only take away.

@@ -225,7 +225,7 @@ func TestHeldMessagesAreReportedInProgress(t *testing.T) {
 	n := servertest.StartNATS(t, nil)
 	js, publish := stream(t, n.Port, "SLOW")
 	if _, err := js.CreateConsumer(t.Context(), "SLOW", jetstream.ConsumerConfig{
-		Durable: "mine", AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Second,
+		Durable: "mine", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 4 * time.Second, // it is told thrice: a slow machine may be late
 	}); err != nil {
 		t.Fatal(err)
 	}

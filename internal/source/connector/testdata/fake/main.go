@@ -22,8 +22,11 @@ func say(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args.
 type line struct {
 	Message, Position string
 	ID                uint64
-	Settings          struct{ Path string }
-	Secrets           map[string][]byte
+	Settings          struct {
+		Path, Socket, Server string
+		Node                 int
+	}
+	Secrets map[string][]byte
 }
 
 // hear reads lines until one of them is the message, and answers pings meanwhile.
@@ -155,6 +158,8 @@ func run(kind string, start line) {
 		os.Exit(0)
 	case "spy":
 		spy(start)
+	case "rogue":
+		rogue(start)
 	}
 	hear("stop")
 	os.Exit(0)
@@ -214,4 +219,58 @@ func spy(start line) {
 		panic(err)
 	}
 	emit(1, strings.ReplaceAll(string(b), `"`, `'`))
+}
+
+// rogue tries what would harm the node, and says what it could do.
+func rogue(start line) {
+	var could []string
+	try := func(what string, err error) {
+		if err == nil {
+			could = append(could, what)
+		}
+	}
+	call := func(number uintptr, a ...uintptr) error {
+		var args [6]uintptr
+		copy(args[:], a)
+		if _, _, e := syscall.RawSyscall6(number, args[0], args[1], args[2], args[3], args[4], args[5]); e != 0 {
+			return e
+		}
+		return nil
+	}
+	node, path := uintptr(start.Settings.Node), start.Settings.Path
+	_, err := os.ReadFile(path)
+	try("read the node's file", err)
+	_, err = os.ReadFile(fmt.Sprintf("/proc/%d/environ", node))
+	try("read the node's environment", err)
+	_, err = os.OpenFile(fmt.Sprintf("/proc/%d/mem", node), os.O_RDWR, 0)
+	try("open the node's memory", err)
+	try("write a file", os.WriteFile("/tmp/casemate-connector-rogue", nil, 0o600))
+	try("change a mode", os.Chmod(path, 0o777))
+	try("change times", os.Chtimes(path, time.Now(), time.Now()))
+	try("remove a file", os.Remove(path))
+	try("execute a shell", exec.Command("/bin/sh", "-c", "true").Run())
+	try("execute itself", exec.Command("/proc/self/exe", "child").Start())
+	try("become another program", syscall.Exec("/proc/self/exe", []string{"x", "child"}, nil))
+	_, err = net.Dial("unix", start.Settings.Socket)
+	try("connect to a socket", err)
+	_, err = net.Dial("unix", "@"+start.Settings.Socket)
+	try("connect to an abstract socket", err)
+	_, err = net.Listen("tcp", "127.0.0.1:0")
+	try("serve", err)
+	try("make a packet socket", func() error { _, err := syscall.Socket(syscall.AF_PACKET, syscall.SOCK_RAW, 0); return err }())
+	for _, pid := range []uintptr{node, 1} {
+		try("trace", call(syscall.SYS_PTRACE, 16 /* PTRACE_ATTACH */, pid))
+		try("signal", call(syscall.SYS_KILL, pid, 0))
+		try("limit the node", call(302 /* prlimit64 */, pid, 7, 0, 0))
+	}
+	try("be traced", call(syscall.SYS_PTRACE, 0))
+	try("mount", call(syscall.SYS_MOUNT))
+	try("leave its namespaces", call(syscall.SYS_UNSHARE, syscall.CLONE_NEWUSER))
+	try("load a program into the kernel", call(321 /* bpf */, 0, 0, 0))
+	_, err = net.Dial("tcp", start.Settings.Server)
+	if err != nil {
+		could = append(could, "not reach its server: "+err.Error())
+	}
+	mode, _, _ := syscall.Syscall6(syscall.SYS_PRCTL, 21 /* PR_GET_SECCOMP */, 0, 0, 0, 0, 0)
+	emit(1, fmt.Sprintf("mode %d; %s", mode, strings.Join(could, ", ")))
 }

@@ -105,22 +105,17 @@ func TestNativeConcurrencyLimitAnswers429(t *testing.T) {
 	t.Parallel()
 	n := harness.NewHome(t).Up()
 	n.NeedNative(t, "python")
-	n.MustDeployNative(map[string]harness.Native{"one": harness.Python("x")}, func(s *api.FunctionSpec) { s.Config.Concurrency.Max = 1 })
-	key, client := n.InvokeKey(), n.HTTP()
-	first := make(chan harness.Answer, 1)
-	go func() {
-		a, _ := n.Try(client, key, "one", harness.Order{"do": "sleep", "millis": 1500}) // judged by its status
-		first <- a
-	}()
-	harness.Eventually(t, "the first call is under way", func() bool {
-		s, err := n.Client.Status(t.Context())
-		return err == nil && s.InFlight == 1
+	n.MustDeployNative(map[string]harness.Native{"one": harness.Python("x")}, func(s *api.FunctionSpec) {
+		s.Config.Concurrency.Max, s.Config.TimeoutMillis = 1, 60_000
 	})
-	a, err := n.Try(client, key, "one", harness.Order{"do": "echo"})
-	if err != nil || a.Status != http.StatusTooManyRequests || a.Header.Get("Retry-After") == "" {
-		t.Errorf("second call: %+v, %v", a, err)
-	}
-	if a := <-first; a.Status != http.StatusOK {
-		t.Errorf("first call: %+v", a)
-	}
+	key, client := n.InvokeKey(), n.HTTP()
+	refusedWhileHeld(t, n, func(short bool) (harness.Answer, error) {
+		millis := 1500
+		if !short {
+			millis = 20_000
+		}
+		return n.Try(client, key, "one", harness.Order{"do": "sleep", "millis": millis})
+	}, func(bool) (harness.Answer, error) {
+		return n.Try(client, key, "one", harness.Order{"do": "echo"})
+	})
 }

@@ -198,7 +198,7 @@ func ownTests(t *testing.T, dir, runtime string) {
 	t.Helper()
 	notShort(t)
 	cmd := exec.CommandContext(t.Context(), "go", "test", "./...")
-	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-buildvcs=false")
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-buildvcs=false -trimpath") // as the library was compiled already
 	if runtime == build.Rust {
 		cmd = exec.CommandContext(t.Context(), "cargo", "test", "--quiet")
 		cmd.Env = append(os.Environ(), "CARGO_TARGET_DIR="+t.TempDir())

@@ -13,6 +13,9 @@
 // end, and one invocation at a time. With instance isolation it serves a bounded number
 // of them for a bounded time; between two of them its processes are stopped. With
 // invocation isolation each gets one that was started ahead and that nobody used.
+// Code whose caller leaves may finish within its limits where its sandbox is used again,
+// as with AWS Lambda and Cloud Run: to stop it would cost the sandbox. Until then Invoke
+// does not return, so that a caller who leaves holds as much as one who stays.
 // Nothing that reaches a running sandbox carries code or configuration.
 //
 // # Room

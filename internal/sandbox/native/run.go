@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/casemate-dev/casemate/internal/function"
 	"github.com/casemate-dev/casemate/internal/sandbox"
 )
 
@@ -15,17 +16,32 @@ import (
 var (
 	errTimeout = errors.New("the time limit")
 	errCPU     = errors.New("the limit on processor time")
+	errStopped = errors.New("the node's end")
 )
+
+// called says that somebody waits for the answer, who may leave. Of the others, their
+// cancellation is an order: what delivers events waits until its calls have ended.
+func called(trigger string) bool {
+	return trigger == triggerHTTP || trigger == triggerLambda || trigger == triggerInvoke
+}
+
+// triggerInvoke is what Head.Trigger says of a call by an operator.
+const triggerInvoke = "invoke"
 
 // leastCPUCheck bounds how often the processor time of an invocation is looked at.
 const leastCPUCheck = 5 * time.Millisecond
 
 // run has an instance serve one invocation. Whatever ends it early costs the instance:
-// code that was stopped in the middle is in a state that nobody knows.
+// code that was stopped in the middle is in a state that nobody knows. So a caller that
+// leaves does not end it where the instance would be used again: it goes on within its
+// limits, and holds all it held, its place among the calls at once too, until it ends.
 func (ver *version) run(ctx context.Context, i *instance, inv *sandbox.Invocation) (sandbox.Result, *sandbox.Error) {
 	limits, clock := &ver.v.Config.Limits, ver.runner.cfg.Clock
 	var res sandbox.Result
 	res.Usage.Sandbox, res.Usage.Kind = i.id, ver.kind
+	if ctx.Err() != nil { // before the code saw anything
+		return res, &sandbox.Error{Kind: sandbox.Canceled, Cause: context.Cause(ctx)}
+	}
 	i.uses++
 	i.out.begin(limits.Log, inv.Log)
 	_ = i.cell.ResetPeak() // then the peak is the instance's, and said to be too large
@@ -34,7 +50,11 @@ func (ver *version) run(ctx context.Context, i *instance, inv *sandbox.Invocatio
 	began := clock()
 	inv.Head.Deadline = began.Add(limits.Timeout).UnixMilli() // waiting for a sandbox is not the function's time
 
-	within, cancel := context.WithCancelCause(ctx)
+	base, finishes := ctx, called(inv.Head.Trigger) && ver.v.Config.Isolation != function.IsolationInvocation
+	if finishes {
+		base = context.WithoutCancel(ctx)
+	}
+	within, cancel := context.WithCancelCause(base)
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
@@ -56,6 +76,9 @@ func (ver *version) run(ctx context.Context, i *instance, inv *sandbox.Invocatio
 	if failure == nil && u.CPU > limits.ComputeTime() {
 		// It answered before anybody looked; the limit is a promise to its neighbours.
 		failure = &sandbox.Error{Kind: sandbox.CPU, Cause: errCPU}
+	}
+	if failure == nil && finishes && ctx.Err() != nil {
+		failure = &sandbox.Error{Kind: sandbox.Canceled, Cause: context.Cause(ctx)}
 	}
 	if failure != nil {
 		return res, failure
@@ -87,6 +110,9 @@ func (ver *version) watch(ctx context.Context, cancel context.CancelCauseFunc, i
 		case <-end.C:
 			cancel(errTimeout)
 			return
+		case <-ver.runner.stop:
+			cancel(errStopped)
+			return
 		case <-i.cell.Done():
 			cancel(errEnded)
 			return
@@ -115,6 +141,9 @@ func (ver *version) explain(ctx context.Context, i *instance, inv *sandbox.Invoc
 	}
 	i.broken = true
 	switch {
+	case ctx.Err() != nil:
+		i.cell.Kill()
+		return &sandbox.Error{Kind: sandbox.Canceled, Cause: fmt.Errorf("%w, and then %w", context.Cause(ctx), err)}
 	case errors.Is(cause, errTimeout):
 		i.cell.Kill()
 		return &sandbox.Error{Kind: sandbox.Timeout, Cause: err, Fault: faultJSON("Sandbox.Timedout",
@@ -122,9 +151,6 @@ func (ver *version) explain(ctx context.Context, i *instance, inv *sandbox.Invoc
 	case errors.Is(cause, errCPU):
 		i.cell.Kill()
 		return &sandbox.Error{Kind: sandbox.CPU, Cause: err}
-	case ctx.Err() != nil:
-		i.cell.Kill()
-		return &sandbox.Error{Kind: sandbox.Canceled, Cause: context.Cause(ctx)}
 	case known != nil && known.Kind != sandbox.Lost:
 		return known
 	}

@@ -165,6 +165,13 @@ func (b *Bench) InvokeContext(ctx context.Context, v *function.Version, event st
 	return o
 }
 
+// leaving is the context of a caller that leaves soon.
+func (b *Bench) leaving() context.Context {
+	ctx, cancel := context.WithCancel(b.T.Context())
+	time.AfterFunc(100*time.Millisecond, cancel)
+	return ctx
+}
+
 // Want checks that an invocation answered with a body.
 func (b *Bench) Want(o Outcome, body string) {
 	b.T.Helper()
@@ -332,11 +339,35 @@ func Run(t *testing.T, h Harness) {
 			b.Want(b.Invoke(v, `1`), `1`)
 		},
 		"caller goes away": func(b *Bench) {
-			v := b.Version()
+			for _, v := range []*function.Version{b.Version(), b.Version(HTTP)} {
+				b.Want(b.Invoke(v, `{"do":"keep","text":"one"}`), `{"count":1,"was":""}`)
+				left := b.InvokeContext(b.leaving(), v, `{"do":"sleep","millis":1000}`)
+				b.WantKind(left, sandbox.Canceled)
+				if left.Usage.Wall < time.Second {
+					b.T.Errorf("the code was stopped after %v because its caller had gone", left.Usage.Wall)
+				}
+				again := b.Invoke(v, `1`)
+				b.Want(again, `1`)
+				if again.Usage.Sandbox != left.Usage.Sandbox || left.Usage.Sandbox == "" {
+					b.T.Error("a caller that went away cost the sandbox")
+				}
+			}
+		},
+		"caller goes away from code that does not end": func(b *Bench) {
+			v := b.Version(Limit(func(l *function.Limits) { l.Timeout = 3 * time.Second }))
 			b.Want(b.Invoke(v, `1`), `1`)
-			ctx, cancel := context.WithCancel(b.T.Context())
-			time.AfterFunc(100*time.Millisecond, cancel)
-			b.WantKind(b.InvokeContext(ctx, v, `{"do":"sleep","millis":60000}`), sandbox.Canceled)
+			left := b.InvokeContext(b.leaving(), v, `{"do":"sleep","millis":60000}`)
+			b.WantKind(left, sandbox.Canceled)
+			again := b.Invoke(v, `1`)
+			b.Want(again, `1`)
+			if again.Usage.Sandbox == left.Usage.Sandbox {
+				b.T.Error("a sandbox that was stopped in the middle serves again")
+			}
+		},
+		"caller goes away with invocation isolation": func(b *Bench) {
+			v := b.Version(Fresh)
+			b.Want(b.Invoke(v, `1`), `1`)
+			b.WantKind(b.InvokeContext(b.leaving(), v, `{"do":"sleep","millis":60000}`), sandbox.Canceled)
 			b.Want(b.Invoke(v, `1`), `1`)
 		},
 		"answer too large": func(b *Bench) {

@@ -45,8 +45,9 @@ type Launcher struct {
 	stop   chan struct{}
 	ending sync.Once
 
-	mu    sync.Mutex
-	cells map[*cell]struct{}
+	mu     sync.Mutex
+	closed bool
+	cells  map[*cell]struct{}
 }
 
 // New makes a Launcher. why is why there are no sandboxes.
@@ -168,6 +169,7 @@ func (l *Launcher) Runtimes() []native.RuntimeInfo {
 func (l *Launcher) Close() error {
 	l.ending.Do(func() { close(l.stop) })
 	l.mu.Lock()
+	l.closed = true
 	for c := range l.cells {
 		c.Kill()
 	}
@@ -230,17 +232,29 @@ func removeAll(dir string) error {
 	return os.RemoveAll(dir)
 }
 
+// errClosed is what comes of starting something when the Launcher ends.
+var errClosed = errors.New("launching: the launcher is closed")
+
 // Launch implements native.Launcher.
 func (l *Launcher) Launch(ctx context.Context, laid native.Tree, o native.Order) (_ native.Cell, err error) {
 	t, ok := laid.(*tree)
 	if !ok {
 		return nil, errors.New("launching: the files were laid out by another launcher")
 	}
+	// From here on Close waits for it.
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil, errClosed
+	}
+	l.running.Add(1)
+	l.mu.Unlock()
 	id := Kind + "-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(l.serial.Add(1), 10)
 	c := &cell{id: id, done: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			c.clean()
+			l.running.Done()
 		}
 	}()
 	if c.scratch, err = os.MkdirTemp(l.dir, "scratch-"); err != nil {
@@ -273,21 +287,25 @@ func (l *Launcher) Launch(ctx context.Context, laid native.Tree, o native.Order)
 	case l.starts <- launch:
 		<-started
 	case <-l.stop:
-		err = errors.New("launching: the launcher is closed")
-		return nil, err
+		return nil, errClosed
 	}
 	if err != nil {
 		return nil, &sandbox.Error{Kind: sandbox.BadModule, Public: "the program cannot be executed", Cause: err}
 	}
 	l.mu.Lock()
 	l.cells[c] = struct{}{}
+	closed := l.closed
 	l.mu.Unlock()
-	l.running.Go(func() {
+	if closed { // which did not know of it yet
+		c.Kill()
+	}
+	go func() {
+		defer l.running.Done()
 		c.wait()
 		l.mu.Lock()
 		delete(l.cells, c)
 		l.mu.Unlock()
-	})
+	}()
 	return c, nil
 }
 

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -125,11 +126,18 @@ func appendRequest(b []byte, r *Request, host string) ([]byte, error) {
 	if _, given := r.Header["host"]; !given && !r.extra("host") {
 		b = append(append(append(b, "host: "...), host...), "\r\n"...)
 	}
-	for name, values := range r.Header {
-		if ofConnection(name) || r.extra(name) {
-			continue
+	// Always in one order. Of objects whose fields come in another one each time, Node.js
+	// makes new kinds again and again, and never gets to compile what uses them.
+	var few [32]string
+	names := few[:0]
+	for name := range r.Header {
+		if !ofConnection(name) && !r.extra(name) {
+			names = append(names, name)
 		}
-		for _, v := range values {
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		for _, v := range r.Header[name] {
 			if !token(name) || !fieldValue(v) {
 				return nil, &Error{Kind: BadRequest, Detail: "a header field cannot be sent on"}
 			}

@@ -30,8 +30,10 @@ type Runner interface {
 	Prepare(ctx context.Context, v *function.Version) error
 	// Invoke runs the version once. The Result's usage is filled in whether or not
 	// the invocation failed. It fails with an *Error and nothing else. When ctx
-	// ends, the guest is stopped and the Kind is Canceled; the limit on wall time
-	// in v.Config.Limits is the Runner's own to keep.
+	// ends, the Kind is Canceled, and the guest is stopped, unless its sandbox will be
+	// used again and a caller waited for it: then it may finish within its limits,
+	// and Invoke returns when it has. The limit on wall time in v.Config.Limits is
+	// the Runner's own to keep.
 	Invoke(ctx context.Context, inv *Invocation) (Result, error)
 	// Retire drops what is held for a version. Invocations under way go on.
 	Retire(namespace string, id function.Digest)

@@ -63,7 +63,7 @@ func durable(ctx context.Context, b *bench) ([]result, error) {
 	var rs []result
 	for _, row := range []struct{ id, name, how string }{
 		{"", "single", "2,000 callers, one event each"},
-		{"batched", "batched", "8 callers, 250 events each"},
+		{"batched", "batched", "4 callers, 500 events each"},
 	} {
 		us := got[row.name]
 		rs = append(rs, result{

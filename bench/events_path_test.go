@@ -134,6 +134,7 @@ func (noGraves) Bury(context.Context, []intake.DeadLetter) error {
 // openPath puts it together; its trigger is not in force yet. done may be nil.
 func openPath(b *testing.B, done func(*envelope.Message)) *path {
 	b.Helper()
+	collect(b)
 	dir := b.TempDir()
 	p := &path{done: done}
 	logger := slog.New(slog.DiscardHandler)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -124,7 +125,7 @@ func BenchmarkEventsDurable(b *testing.B) {
 	for _, way := range []struct {
 		name            string
 		callers, atOnce int
-	}{{"single", 2000, 1}, {"batched", 8, 250}} { // 2,000 events on their way, as with the peer
+	}{{"single", 2000, 1}, {"batched", 4, 500}} { // 2,000 events on their way, as with the peer
 		b.Run(way.name, func(b *testing.B) {
 			on := newAhead()
 			p := openPath(b, func(*envelope.Message) { on.end() })
@@ -262,8 +263,16 @@ type raw struct {
 	batch  atomic.Int64
 }
 
+// collect has the heap collected as seldom as a node has it, for both sides: see
+// gcPercent in internal/node.
+func collect(b *testing.B) {
+	was := debug.SetGCPercent(400)
+	b.Cleanup(func() { debug.SetGCPercent(was) })
+}
+
 func openJetStream(b *testing.B) *raw {
 	b.Helper()
+	collect(b)
 	srv, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true, JetStream: true, StoreDir: b.TempDir(), SyncAlways: true, DisableJetStreamBanner: true})
 	if err != nil {
 		b.Fatal(err)

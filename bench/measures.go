@@ -44,6 +44,7 @@ func measures() []measure {
 		{"events.postgres", []string{"", "rows"}, postgresRows},
 		{"profile.wasm.c", []string{"c32"}, profiled("hello-c")},
 		{"profile.wasm.go", []string{"c32"}, profiled("hello-go")},
+		{"profile.wasm.rust", []string{"c32"}, profiled("hello-rust")},
 		{"profile.js.hello", []string{"c32"}, profiled("hello-js")},
 		{"profile.js.hono", []string{"c32"}, profiled("hono")},
 	}

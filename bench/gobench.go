@@ -187,19 +187,19 @@ func pausing(ctx context.Context, _ *bench) ([]result, error) {
 	}}, nil
 }
 
-// lockdownGoal is how much more a call may cost for the process that serves it being in
-// a box.
+// lockdownGoal is how much more a call may cost for the process that serves it being
+// locked in.
 const lockdownGoal = 1.1
 
-// lockedDown compares calls of a wasm guest whose process is in a box with calls of one
-// that the node started itself.
+// lockedDown compares calls of a wasm guest whose process is in a box and sealed with
+// calls of one that locks nothing.
 func lockedDown(ctx context.Context, b *bench) ([]result, error) {
 	var boxes, bare []benchmark
 	for range b.cfg.rounds {
 		for _, way := range []struct {
 			to  *[]benchmark
 			env []string
-		}{{&boxes, nil}, {&bare, []string{"CASEMATE_UNBOXED=1"}}} {
+		}{{&boxes, nil}, {&bare, []string{"CASEMATE_BARE=1"}}} {
 			all, err := gobench(ctx, "internal/sandbox/process", "^BenchmarkInvoke$/^Tiny(Parallel)?$", "1s", 1, way.env...)
 			if err != nil {
 				return nil, err
@@ -215,9 +215,9 @@ func lockedDown(ctx context.Context, b *bench) ([]result, error) {
 			return nil, fmt.Errorf("%s gave no processor time", name)
 		}
 		rs = append(rs, result{
-			ID: row, Unit: "µs of CPU", Ours: cpu, Peer: bareCPU, PeerName: "a process that the node started itself", Ratio: cpu / bareCPU,
+			ID: row, Unit: "µs of CPU", Ours: cpu, Peer: bareCPU, PeerName: "the same process, not locked in", Ratio: cpu / bareCPU,
 			Goal: lockdownGoal, Better: "lower", N: b.cfg.rounds,
-			Note: fmt.Sprintf("per call of a guest that does next to nothing, its process in a box; the least of the rounds; %.1f against %.1f µs of time",
+			Note: fmt.Sprintf("per call of a guest that does next to nothing, its process in a box and sealed; the least of the rounds; %.1f against %.1f µs of time",
 				by(boxes, "ns/op")[name]/1e3, by(bare, "ns/op")[name]/1e3),
 		})
 	}

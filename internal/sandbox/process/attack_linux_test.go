@@ -20,24 +20,30 @@ import (
 	"github.com/casemate-dev/casemate/internal/sandbox/wire"
 )
 
-// attacker is set by the linker in a build of this package's tests that is a sandbox
-// taken over: one that locks itself in as any other, and then tries to get out.
-var attacker string
+// role is set by the linker in builds of this package's tests that are sandboxes of
+// another kind: "attacker" is one taken over, which locks itself in as any other and then
+// tries to get out; "bare" serves, and locks nothing.
+var role string
 
-// attackerBox builds it, without cgo as what ships.
-var attackerBox = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(boxDir(), "attacker")
+var (
+	attackerBox = sync.OnceValues(func() (string, error) { return buildRole("attacker") })
+	bareBox     = sync.OnceValues(func() (string, error) { return buildRole("bare") })
+)
+
+// buildRole builds a sandbox of another kind, without cgo as what ships.
+func buildRole(name string) (string, error) {
+	path := filepath.Join(boxDir(), name)
 	if err := os.MkdirAll(boxDir(), 0o755); err != nil {
 		return "", err
 	}
 	cmd := exec.Command("go", "test", "-c", "-o", path, "-ldflags",
-		"-X github.com/casemate-dev/casemate/internal/sandbox/process.attacker=yes", ".")
+		"-X github.com/casemate-dev/casemate/internal/sandbox/process.role="+name, ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", errors.New("building the attacker: " + err.Error() + ": " + string(out))
+		return "", errors.New("building the " + name + " sandbox: " + err.Error() + ": " + string(out))
 	}
 	return path, nil
-})
+}
 
 // attacks are what code that has taken over a sandbox tries from within. Each gives the
 // kernel's answer, nil when it got through.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,15 +20,45 @@ import (
 	"github.com/casemate-dev/casemate/internal/sandbox"
 	"github.com/casemate-dev/casemate/internal/sandbox/codestore"
 	"github.com/casemate-dev/casemate/internal/sandbox/sandboxtest"
+	"github.com/casemate-dev/casemate/internal/sandbox/wasm"
+	"github.com/casemate-dev/casemate/internal/sandbox/wire"
 )
 
 // benchmarked is the way in which the sandboxes of a benchmark are started: in boxes, or
-// by the node itself, to see what the boxes cost.
+// by the node itself as processes that lock nothing, to see what being locked in costs.
 func benchmarked(b *testing.B) func(*Config) {
-	if os.Getenv("CASEMATE_UNBOXED") != "" {
-		return unboxed(b)
+	if os.Getenv("CASEMATE_BARE") == "" {
+		return inBoxes(b)
 	}
-	return inBoxes(b)
+	path, err := bareBox()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return func(c *Config) { c.Executable = path }
+}
+
+// serveBare is run without lockDown.
+func serveBare() int {
+	runtime.GOMAXPROCS(max(places, runtime.NumCPU()))
+	debug.SetMemoryLimit(heapLimit)
+	debug.SetGCPercent(gcPercent)
+	plan, err := parsePlan(os.Args)
+	if err != nil {
+		return die(os.Stderr, exitUsage, err)
+	}
+	pagemap := openPagemap()
+	conn, err := nodeConnection()
+	if err != nil {
+		return die(os.Stderr, exitServe, err)
+	}
+	err = wasm.Serve(conn, wasm.Options{
+		Clock: time.Now, Memory: plan.memory, Pagemap: pagemap, Code: codeOfNode(),
+		Hello: wire.Hello{Missing: map[string]string{measureSyscalls: "it locks nothing", measureSealed: "it locks nothing"}},
+	})
+	if err != nil {
+		return die(os.Stderr, exitServe, err)
+	}
+	return exitOK
 }
 
 func BenchmarkInvoke(b *testing.B) {

@@ -20,8 +20,11 @@ import (
 // TestMain is the test binary's second life as a sandbox.
 func TestMain(m *testing.M) {
 	if IsSandbox(os.Args[0]) {
-		if attacker != "" {
+		switch role {
+		case "attacker":
 			os.Exit(attack())
+		case "bare":
+			os.Exit(serveBare())
 		}
 		os.Exit(Main())
 	}

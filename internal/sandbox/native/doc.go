@@ -25,7 +25,8 @@
 // word. Each claims its memory limit from a budget for as
 // long as it lives; when the budget is spent, idle ones give way, the longest resting
 // first, and when there are none, the call fails with sandbox.Unavailable. Few start at
-// once, namespaces in turn. An invocation that computes for long makes way for those that
+// once, namespaces in turn, and those of a version whose instances keep dying are put off
+// (setback.go). An invocation that computes for long makes way for those that
 // answer quickly (manners.go).
 //
 // # Concurrency

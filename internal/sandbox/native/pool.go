@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/casemate-dev/casemate/internal/sandbox"
 )
 
 // pool holds the instances of one version. With instance isolation they are used one
@@ -31,6 +33,7 @@ type pool struct {
 	service   time.Duration // how long an instance is in use, on average; 0: not known
 	alive     int           // instances that have started and not been told to end
 	demand    demand
+	setback   setback
 }
 
 // waiter wants an instance.
@@ -113,8 +116,13 @@ func (p *pool) leave(w *waiter) {
 func (p *pool) put(i *instance) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if i.uses > 0 && !i.broken {
-		p.learn(p.clock().Sub(i.taken))
+	now := p.clock()
+	switch {
+	case i.broken:
+		p.setback.died(now, now.Sub(i.born))
+	case i.uses > 0:
+		p.setback.answered()
+		p.learn(now.Sub(i.taken))
 	}
 	p.give(i)
 }
@@ -226,6 +234,7 @@ func (p *pool) refillSoon() {
 const refillAfter = 3 * time.Millisecond
 
 func (p *pool) startOne() {
+	p.backOff()
 	// Not the caller's context: when the caller leaves, somebody else can use it.
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
@@ -242,6 +251,9 @@ func (p *pool) startOne() {
 		p.served--
 	}
 	if err != nil {
+		if codeFailed(err) {
+			p.setback.died(p.clock(), 0)
+		}
 		// Nobody is told while as many others are starting as wait.
 		if len(p.waiting) > p.starting {
 			w := p.waiting[0]
@@ -255,6 +267,23 @@ func (p *pool) startOne() {
 	p.alive++
 	p.give(i) // in the same breath, or a refill in between would start one more
 	p.mu.Unlock()
+}
+
+// backOff waits while starts are put off. Who waits for an instance may get one meanwhile
+// that somebody else gives back.
+func (p *pool) backOff() {
+	p.mu.Lock()
+	rest := p.setback.rest(p.clock())
+	p.mu.Unlock()
+	if rest > 0 {
+		<-time.After(rest)
+	}
+}
+
+// codeFailed reports whether a start failed by the code, and not for want of room.
+func codeFailed(err error) bool {
+	var known *sandbox.Error
+	return errors.As(err, &known) && (known.Kind == sandbox.BadModule || known.Kind == sandbox.Memory)
 }
 
 // destroy ends an instance without waiting for it. The mutex is held.

@@ -1,6 +1,7 @@
 // Timers. The queue is here; the engine sleeps for as long as tick says.
-const timers = []; // {id, due, handler, args, interval}, sorted by due, then by age
+const timers = []; // {id, due, delay, turn, handler, args, interval}, sorted by due, then by age
 let nextTimer = 1;
+let turn = 0; // what runs between two timers is one turn
 let runningTimer = null;
 
 function setTimeout(handler, delay = 0, ...args) {
@@ -32,13 +33,17 @@ function addTimer(what, given, handler, delay, args, repeat) {
   // As the HTML standard's long: what does not fit 31 bits is due at once.
   delay = delay >= 1 && delay <= 0x7fffffff ? Math.trunc(delay) : 0;
   const id = nextTimer++;
-  queueTimer({ id, due: __native.monotonic() + delay, handler, args, interval: repeat ? Math.max(delay, 1) : -1 });
+  queueTimer({ id, due: __native.monotonic() + delay, delay, turn, handler, args, interval: repeat ? Math.max(delay, 1) : -1 });
   return id;
 }
 
+// queueTimer keeps the order of due. Of timers that were set in one turn, the shorter
+// comes first, however long the turn took: else the order would depend on how busy the
+// machine is.
 function queueTimer(t) {
   let at = timers.length;
-  while (at > 0 && timers[at - 1].due > t.due) at--;
+  while (at > 0 && (timers[at - 1].due > t.due || timers[at - 1].turn === t.turn && timers[at - 1].delay > t.delay)) at--;
+  for (let i = at; i < timers.length; i++) timers[i].due = Math.max(timers[i].due, t.due);
   timers.splice(at, 0, t);
 }
 
@@ -48,6 +53,7 @@ function tick() {
   const wait = timers[0].due - __native.monotonic();
   if (wait > 0) return wait;
   const t = timers.shift();
+  turn++;
   runningTimer = t;
   try {
     apply(t.handler, globalThis, t.args);
@@ -57,6 +63,8 @@ function tick() {
   runningTimer = null;
   if (t.interval >= 0) {
     t.due = __native.monotonic() + t.interval;
+    t.delay = t.interval;
+    t.turn = turn;
     queueTimer(t);
   }
   return 0;

@@ -120,7 +120,10 @@ const console = {
     printLine("error", format(args));
   },
 
-  dir(value = undefined) { printLine("log", inspect(value)); },
+  dir(value = undefined, options = undefined) {
+    const depth = options?.depth === undefined ? 2 : options.depth ?? Infinity;
+    printLine("log", inspect(value, Number(depth)));
+  },
   dirxml(...args) { printLine("log", format(args)); },
 
   table(data = undefined, columns = undefined) {

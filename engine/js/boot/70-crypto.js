@@ -63,8 +63,8 @@ class CryptoKey {
   get usages() { return this.#parts.usages; }
 }
 
-function notSupported(what) {
-  return new DOMException(`${what} is not supported`, "NotSupportedError");
+function notSupported(what, instead = []) {
+  return new DOMException(`${what} is not supported${instead.length > 0 ? `; ${instead.join(", ")} can be used here` : ""}`, "NotSupportedError");
 }
 
 // algorithmName gives the name as the standard writes it, of those in known.
@@ -73,7 +73,7 @@ function algorithmName(algorithm, known) {
   if (given === undefined) throw new TypeError("The algorithm needs a name");
   const wanted = `${given}`.toUpperCase();
   for (const name of known) if (name === wanted) return name;
-  throw new DOMException("Unrecognized algorithm name", "NotSupportedError");
+  throw notSupported(`The algorithm ${given}`, known);
 }
 
 function hashName(algorithm) {

@@ -212,4 +212,4 @@ const shapes = [
 ].map((v) => __native.keepShape(v));
 
 delete globalThis.gc;
-return { install, dispatch, tick };
+return { install, dispatch, tick, explain };

@@ -119,23 +119,24 @@ func TestHello(t *testing.T) {
 // TestPrepareErrors: what a developer reads when the module does not load.
 func TestPrepareErrors(t *testing.T) {
 	for name, c := range map[string]struct{ source, want string }{
-		"syntax":        {"export default {\n  fetch( {\n", "SyntaxError"},
-		"syntax place":  {"let a = 1;\nlet a = 2;", "function.js:2"},
-		"throws":        {"function f() { throw new RangeError('no good') }\nf();\nexport default {fetch(){}}", "RangeError: no good\n    at f (function.js:1"},
-		"throws cause":  {"throw new Error('outer', {cause: new TypeError('inner')})", "caused by: TypeError: inner"},
-		"throws null":   {"throw null", "null"},
-		"throws object": {"throw Object.create(null)", "cannot be shown"},
-		"no default":    {"export const x = 1;", "default export"},
-		"bad default":   {"export default 7;", "default export"},
-		"empty default": {"export default {};", "fetch"},
-		"import":        {"import x from 'left-pad'; export default {fetch(){}}", `import of "left-pad"`},
-		"dynamic":       {"await import('left-pad'); export default {fetch(){}}", `import of "left-pad"`},
-		"never settles": {"await new Promise(() => {}); export default {fetch(){}}", "can never settle"},
-		"rejects":       {"await Promise.reject(new Error('later')); export default {fetch(){}}", "Error: later"},
-		"empty":         {"", "default export"},
-		"getter throws": {"export default {get fetch() { throw new Error('got') }}", "Error: got"},
-		"deep":          {"let f = () => f(); f()", "RangeError: Maximum call stack size exceeded"},
-		"operation":     {"await crypto.subtle.digest('SHA-256', new Uint8Array(3)).then(() => { throw new Error('digested') }); export default {fetch(){}}", "Error: digested"},
+		"syntax":                {"export default {\n  fetch( {\n", "SyntaxError"},
+		"syntax place":          {"let a = 1;\nlet a = 2;", "function.js:2"},
+		"throws":                {"function f() { throw new RangeError('no good') }\nf();\nexport default {fetch(){}}", "RangeError: no good\n    at f (function.js:1"},
+		"throws cause":          {"throw new Error('outer', {cause: new TypeError('inner')})", "caused by: TypeError: inner"},
+		"throws null":           {"throw null", "null"},
+		"throws object":         {"throw {code: 5}", "{ code: 5 }"},
+		"throws nothing to see": {"throw new Proxy({}, {get() { throw 1 }})", "cannot be shown"},
+		"no default":            {"export const x = 1;", "default export"},
+		"bad default":           {"export default 7;", "default export"},
+		"empty default":         {"export default {};", "fetch"},
+		"import":                {"import x from 'left-pad'; export default {fetch(){}}", `import of "left-pad"`},
+		"dynamic":               {"await import('left-pad'); export default {fetch(){}}", `import of "left-pad"`},
+		"never settles":         {"await new Promise(() => {}); export default {fetch(){}}", "can never settle"},
+		"rejects":               {"await Promise.reject(new Error('later')); export default {fetch(){}}", "Error: later"},
+		"empty":                 {"", "default export"},
+		"getter throws":         {"export default {get fetch() { throw new Error('got') }}", "Error: got"},
+		"deep":                  {"let f = () => f(); f()", "RangeError: Maximum call stack size exceeded"},
+		"operation":             {"await crypto.subtle.digest('SHA-256', new Uint8Array(3)).then(() => { throw new Error('digested') }); export default {fetch(){}}", "Error: digested"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i, err := open(t, defaultPages).New(t.Context(), world())
@@ -364,6 +365,28 @@ func TestTimers(t *testing.T) {
 		await sleep(2.5);
 		return new Response([...seen, performance.now() - start >= 102, Date.now() - day >= 102].join());`)
 	if got != "micro,zero,early,tick,tick,late,tick,tick,true,true" && got != "micro,zero,early,tick,tick,late,tick,true,true" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestTimersOfOneTurn: what is set in one go runs in the order of the delays, also when
+// more time passes meanwhile than lies between them.
+func TestTimersOfOneTurn(t *testing.T) {
+	w := world()
+	w.Entropy = func([]byte) { w.Monotonic += 5e6 } // drawing takes 5 ms
+	i := preparedIn(t, w, defaultPages, `export default { async fetch() {
+		const seen = [], pass = () => crypto.getRandomValues(new Uint8Array(1));
+		const set = (ms) => { setTimeout(() => seen.push(ms), ms); pass(); };
+		for (const ms of [3, 40, 1, 2]) set(ms);
+		await new Promise((ok) => setTimeout(ok, 100));
+		setTimeout(() => seen.push("a"), 3);
+		await new Promise((ok) => setTimeout(ok, 0)); // another turn
+		pass();
+		setTimeout(() => seen.push("b"), 1);
+		await new Promise((ok) => setTimeout(ok, 100));
+		return new Response(seen.join());
+	} };`)
+	if got := string(handle(t, i, enginetest.Head{}, "").Body); got != "1,2,3,40,a,b" {
 		t.Errorf("got %q", got)
 	}
 }

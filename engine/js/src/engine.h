@@ -16,8 +16,8 @@ typedef struct {
     JSRuntime *rt;
     JSContext *ctx;
 
-    JSValue install, dispatch, tick; // what the boot scripts gave us
-    bool preparing;                  // no answer, no operations
+    JSValue install, dispatch, tick, explain; // what the boot scripts gave us
+    bool preparing;                           // no answer, no operations
 
     // One request.
     char *input; // the line, a NUL in place of its newline, then the body

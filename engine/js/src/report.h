@@ -34,6 +34,25 @@ static bool buffer_value(buffer *b, JSValueConst value)
     return true;
 }
 
+// buffer_explained writes what the boot scripts have to say of an object, in its place
+// or below it, and a line's end; false when that is nothing. No exception is left behind.
+static bool buffer_explained(buffer *b, JSValueConst value, bool below)
+{
+    JSContext *ctx = b->ctx;
+    JSValueConst args[2] = {value, JS_NewBool(ctx, below)};
+    JSValue said;
+    bool done = false;
+    if (!JS_IsObject(value) || !JS_IsFunction(ctx, engine.explain))
+        return false; // no object, or the scripts are running themselves
+    said = JS_Call(ctx, engine.explain, JS_UNDEFINED, 2, args);
+    if (JS_IsException(said))
+        JS_FreeValue(ctx, JS_GetException(ctx));
+    else if (JS_IsString(said) && (done = buffer_value(b, said)))
+        buffer_byte(b, '\n');
+    JS_FreeValue(ctx, said);
+    return done;
+}
+
 // buffer_error writes an error's message and stack, and those of what caused it.
 static void buffer_error(buffer *b, JSValueConst error)
 {
@@ -41,6 +60,8 @@ static void buffer_error(buffer *b, JSValueConst error)
     JSValue value = JS_DupValue(ctx, error);
     for (int i = 0; i < MAX_CAUSES; i++) {
         JSValue stack, cause;
+        if (buffer_explained(b, value, false))
+            break;
         if (!buffer_value(b, value))
             buffer_text(b, "an exception that cannot be shown");
         buffer_byte(b, '\n');
@@ -53,6 +74,7 @@ static void buffer_error(buffer *b, JSValueConst error)
                 buffer_byte(b, '\n');
         }
         JS_FreeValue(ctx, JS_IsException(stack) ? JS_GetException(ctx) : stack);
+        buffer_explained(b, value, true);
         cause = JS_GetPropertyStr(ctx, value, "cause");
         if (JS_IsException(cause)) {
             JS_FreeValue(ctx, JS_GetException(ctx));

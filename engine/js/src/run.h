@@ -103,6 +103,7 @@ static void boot(JSContext *ctx)
     engine.install = member(ctx, given, "install");
     engine.dispatch = member(ctx, given, "dispatch");
     engine.tick = member(ctx, given, "tick");
+    engine.explain = member(ctx, given, "explain");
     JS_FreeValue(ctx, given);
     JS_FreeValue(ctx, function);
     JS_FreeValue(ctx, native);

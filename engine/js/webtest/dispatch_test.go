@@ -99,6 +99,41 @@ func TestDispatch(t *testing.T) {
 			module: `export default { async fetch() { return new Response(await fetch("https://a/b").catch((e) => e.name + " " + e.message)); } };`,
 			status: 200, want: "TypeError fetch failed: the function has no outbound grant, so it cannot reach https://a/b",
 		},
+		"thrown object": {
+			module: `export default { fetch() { throw { code: 5, list: [1] }; } };`, failure: "{ code: 5, list: [ 1 ] }\n",
+		},
+		"rejection with an object": {
+			module: `export default { fetch() { Promise.reject({ code: 5 }); return new Response("ok"); } };`,
+			status: 200, want: "ok", log: "Uncaught (in promise) { code: 5 }\n",
+		},
+		"object as the cause": {
+			module: `export default { fetch() { throw new Error("outer", { cause: { code: 5 } }); } };`, failure: "caused by: { code: 5 }\n",
+		},
+		"what an error has besides": {
+			module: `export default { fetch() { throw Object.assign(new TypeError("x"), { code: "E_X", at: [1] }); } };`, failure: "\n{ code: 'E_X', at: [ 1 ] }\n",
+		},
+		"errors of an AggregateError": {
+			module: `export default { async fetch() { await Promise.any([Promise.reject(new Error("first"))]); } };`, failure: "Error: first\n",
+		},
+		"thrown object that shows nothing": {
+			module:  `export default { fetch() { const no = () => { throw 1; }; throw new Proxy({}, { get: no, ownKeys: no, getPrototypeOf: no }); } };`,
+			failure: "an exception that cannot be shown\n",
+		},
+		"global of Node.js": {
+			module:  `export default { fetch() { return new Response(process.env.A); } };`,
+			failure: "ReferenceError: process is not defined\n    at fetch (function.js:1:",
+		},
+		"global of Node.js, what there is": {
+			module:  `export default { fetch() { return new Response(process.env.A); } };`,
+			failure: "note: process belongs to Node.js, which is another runtime (nodejs); here the environment is the handler's second argument, env\n",
+		},
+		"interface that is not here": {
+			module: `export default { async fetch() { return new Response(new Intl.NumberFormat("de").format(1)); } };`, failure: "note: this runtime has no Intl; docs/javascript.md lists",
+		},
+		"algorithm that is not here": {
+			module:  `export default { async fetch() { await crypto.subtle.generateKey({ name: "AES-GCM", length: 256 }, true, ["encrypt"]); } };`,
+			failure: "NotSupportedError: The algorithm AES-GCM is not supported; HMAC can be used here",
+		},
 		"env is frozen": {
 			module: `export default { fetch(r, env) { return Response.json([Object.isFrozen(env), Object.keys(env), env.__proto__]); } };`,
 			status: 200, want: `[true,["A","__proto__"],"x"]`,

@@ -22,7 +22,8 @@ import (
 
 // role is set by the linker in builds of this package's tests that are sandboxes of
 // another kind: "attacker" is one taken over, which locks itself in as any other and then
-// tries to get out; "bare" serves, and locks nothing.
+// tries to get out; "bare" serves, and locks nothing; "advise" and "copy" are bare ones
+// that restore memory in that way.
 var role string
 
 var (

@@ -21,6 +21,7 @@ import (
 	"github.com/casemate-dev/casemate/internal/sandbox/codestore"
 	"github.com/casemate-dev/casemate/internal/sandbox/sandboxtest"
 	"github.com/casemate-dev/casemate/internal/sandbox/wasm"
+	"github.com/casemate-dev/casemate/internal/sandbox/wasm/memory"
 	"github.com/casemate-dev/casemate/internal/sandbox/wire"
 )
 
@@ -53,7 +54,8 @@ func serveBare() int {
 	}
 	err = wasm.Serve(conn, wasm.Options{
 		Clock: time.Now, Memory: plan.memory, Pagemap: pagemap, Code: codeOfNode(),
-		Hello: wire.Hello{Missing: map[string]string{measureSyscalls: "it locks nothing", measureSealed: "it locks nothing"}},
+		Restore: map[string]memory.Strategy{"advise": memory.Advise, "copy": memory.Copy}[role],
+		Hello:   wire.Hello{Missing: map[string]string{measureSyscalls: "it locks nothing", measureSealed: "it locks nothing"}},
 	})
 	if err != nil {
 		return die(os.Stderr, exitServe, err)

@@ -271,7 +271,7 @@ func TestNamespacesTakeTurns(t *testing.T) {
 		select {
 		case ns := <-begun:
 			return ns
-		case <-time.After(10 * time.Second):
+		case <-time.After(hang):
 			return "nobody"
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/casemate-dev/casemate/internal/function"
 	"github.com/casemate-dev/casemate/internal/sandbox"
 	"github.com/casemate-dev/casemate/internal/sandbox/sandboxtest"
 )
@@ -42,17 +43,19 @@ func TestStuckSandboxIsKilled(t *testing.T) {
 	s := &sandboxtest.Store{}
 	r := newRunner(t, s, func(c *Config) { c.Grace = 200 * time.Millisecond })
 	b := &sandboxtest.Bench{T: t, Runner: r, Store: s}
-	v := b.Version(sandboxtest.Hello(), sandboxtest.Within(300*time.Millisecond))
-	patient := b.Version(sandboxtest.Sleep())
+	hasty := b.Version(sandboxtest.Hello(), sandboxtest.Within(300*time.Millisecond))
+	v, patient := b.Version(sandboxtest.Hello()), b.Version(sandboxtest.Sleep())
 	b.Want(v, "hello")
-	if err := r.Prepare(context.Background(), patient); err != nil {
-		t.Fatal(err)
+	for _, v := range []*function.Version{hasty, patient} {
+		if err := r.Prepare(context.Background(), v); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { b.WantKind(b.Invoke(patient, ""), sandbox.Lost) })
 	eventually(t, "the neighbour runs", func() bool { return r.active.Load() == 1 })
 	freeze(t, r)
-	b.WantKind(b.Invoke(v, ""), sandbox.Timeout)
+	b.WantKind(b.Invoke(hasty, ""), sandbox.Timeout)
 	wg.Wait()
 	b.Want(v, "hello")
 

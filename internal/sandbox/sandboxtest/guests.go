@@ -79,6 +79,13 @@ func Echo() []byte {
 // Spin never ends.
 func Spin() []byte { return command(Loop()).Encode() }
 
+// SpinAloud says so before it goes on for ever.
+func SpinAloud() []byte {
+	m := command(Seq(write(0, 2, addrBody, 6), Loop()))
+	m.Data = append(m.Data, Data{At: addrBody, Bytes: []byte("begun\n")})
+	return m.Encode()
+}
+
 // Sleep waits for an hour in one call.
 func Sleep() []byte {
 	poll := Func{Name: "poll_oneoff", Params: i32x4, Results: errno}

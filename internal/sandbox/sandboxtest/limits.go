@@ -11,8 +11,12 @@ import (
 	"github.com/casemate-dev/casemate/internal/sandbox"
 )
 
-// stopsWithin is how long after its limit a guest may go on, on a busy machine.
-const stopsWithin = 3 * time.Second
+// hang is how long a test waits for what must come, and only a failure reaches: no machine
+// is so busy. What must not end by itself before that has a limit of never.
+const (
+	hang  = time.Minute
+	never = 10 * hang
+)
 
 func testLimits(t *testing.T, h Harness) {
 	each(t, h, map[string]func(*Bench){
@@ -70,7 +74,8 @@ func testLimits(t *testing.T, h Harness) {
 
 func wantTimeout(b *Bench, code []byte) {
 	b.T.Helper()
-	v := b.Version(code, Within(200*time.Millisecond))
+	limit := 200 * time.Millisecond
+	v := b.Version(code, Within(limit))
 	if err := b.Runner.Prepare(context.Background(), v); err != nil {
 		b.T.Fatalf("preparing: %v", err)
 	}
@@ -78,10 +83,10 @@ func wantTimeout(b *Bench, code []byte) {
 	first := b.Invoke(v, "")
 	took := time.Since(began)
 	b.WantKind(first, sandbox.Timeout)
-	if took < 200*time.Millisecond || took > stopsWithin {
+	if took < limit || took > hang {
 		b.T.Errorf("it was stopped after %v", took)
 	}
-	if first.Usage.Wall < 200*time.Millisecond || first.Usage.Sandbox == "" {
+	if first.Usage.Wall < limit || first.Usage.Sandbox == "" {
 		b.T.Errorf("usage is not filled in: %+v", first.Usage)
 	}
 	// The limit holds within the sandbox: nobody else has to suffer for it.
@@ -102,7 +107,7 @@ func wantCancel(b *Bench, code []byte) {
 	began := time.Now()
 	o := b.InvokeContext(ctx, v, "")
 	b.WantKind(o, sandbox.Canceled)
-	if took := time.Since(began); took > stopsWithin {
+	if took := time.Since(began); took > hang {
 		b.T.Errorf("it was stopped after %v", took)
 	}
 	if after := b.Want(good, "hello").Usage.Sandbox; after != box {

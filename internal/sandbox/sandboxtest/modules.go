@@ -27,15 +27,16 @@ func testModules(t *testing.T, h Harness) {
 		}
 	}
 	each(t, h, map[string]func(*Bench){
-		"Empty":         refused(nil, ""),
-		"NotWasm":       refused([]byte("#!/bin/sh\n"), ""),
-		"Truncated":     refused(Hello()[:60], ""),
-		"ForeignImport": refused(Foreign(), `"fetch" from "browser"`),
-		"NoHandle":      refused(Hello(), "entry: command", Handle),
-		"NoStart":       refused(HelloHandle(0), "entry: handle"),
-		"UnknownWASI":   refused(command(nil, Func{Name: "fd_teleport"}).Encode(), "fd_teleport"),
-		"OwnMeter":      refused(meddle(), ""),
-		"BadType":       refused(command(Const(1)).Encode(), ""),
+		"Empty":            refused(nil, ""),
+		"NotWasm":          refused([]byte("#!/bin/sh\n"), ""),
+		"Truncated":        refused(Hello()[:60], ""),
+		"ForeignImport":    refused(Foreign(), `"fetch" from "browser"`),
+		"NoHandle":         refused(Hello(), "entry: command", Handle),
+		"NoStart":          refused(HelloHandle(0), "entry: handle"),
+		"UnknownWASI":      refused(command(nil, Func{Name: "fd_teleport"}).Encode(), `"fd_teleport", which WASI preview 1 does not have`),
+		"UnknownOperation": refused(command(nil, Func{Name: "teleport", From: "casemate"}).Encode(), `"teleport" from "casemate", which this platform does not have`),
+		"OwnMeter":         refused(meddle(), ""),
+		"BadType":          refused(command(Const(1)).Encode(), ""),
 		"Tampered": func(b *Bench) {
 			code := Print("{\"status\":200}\nhonest")
 			v := b.Version(code, In("tampered"))

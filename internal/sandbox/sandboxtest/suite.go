@@ -77,7 +77,7 @@ func (b *Bench) Version(code []byte, options ...Option) *function.Version {
 		Config: function.Config{
 			Runtime: function.RuntimeWasm, Entry: function.EntryCommand, Isolation: function.IsolationInvocation,
 			Limits: function.Limits{
-				Memory: 64 << 20, Timeout: 30 * time.Second, Output: 1 << 20, Log: 64 << 10, Concurrency: 64,
+				Memory: 64 << 20, Timeout: never, CPU: never, Output: 1 << 20, Log: 64 << 10, Concurrency: 64,
 			},
 		},
 	}
@@ -127,6 +127,12 @@ func (b *Bench) Invoke(v *function.Version, body string) Outcome {
 // error has the promised type, and no log line comes after the return.
 func (b *Bench) InvokeContext(ctx context.Context, v *function.Version, body string) Outcome {
 	b.T.Helper()
+	return b.invoke(ctx, v, body, nil)
+}
+
+// invoke is InvokeContext that tells of each log line when it comes, when heard is not nil.
+func (b *Bench) invoke(ctx context.Context, v *function.Version, body string, heard func()) Outcome {
+	b.T.Helper()
 	var o Outcome
 	var mu sync.Mutex
 	returned := false
@@ -140,6 +146,9 @@ func (b *Bench) InvokeContext(ctx context.Context, v *function.Version, body str
 				b.T.Errorf("log line %q after the return", l.Text)
 			}
 			o.Log = append(o.Log, l)
+			if heard != nil {
+				heard()
+			}
 		},
 	})
 	mu.Lock()

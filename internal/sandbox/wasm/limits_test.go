@@ -87,14 +87,14 @@ func TestComputingIsBounded(t *testing.T) {
 	}
 	e := newEngine(t, "")
 	limits := generous
-	limits.CPU = 20 * time.Millisecond
+	limits.CPU = 200 * time.Millisecond // where a machine is shared, it may count its neighbours' too
 	for name, c := range byEntry([]st.Func{fdRead}, turns(1)) {
 		v, f := e.tryLoad(c.code, c.entry, limits)
 		if f != nil {
 			t.Fatal(f)
 		}
 		for range 2 {
-			if o := e.run(v, word(-1)); o.f == nil || o.f.kind != sandbox.CPU || !strings.Contains(o.f.public, "20ms") {
+			if o := e.run(v, word(-1)); o.f == nil || o.f.kind != sandbox.CPU || !strings.Contains(o.f.public, "200ms") {
 				t.Errorf("%s: computing without end gave %v", name, o.f)
 			}
 			if o := e.run(v, word(5)); o.f != nil {
@@ -103,7 +103,7 @@ func TestComputingIsBounded(t *testing.T) {
 		}
 		v.unload()
 	}
-	sleep := st.Seq(st.Put32(4096+16, st.Const(1)), st.Const(4096+24), st.Const64(int64(60*time.Millisecond)), []byte{0x37, 3, 0},
+	sleep := st.Seq(st.Put32(4096+16, st.Const(1)), st.Const(4096+24), st.Const64(int64(300*time.Millisecond)), []byte{0x37, 3, 0},
 		st.Call(1, st.Const(4096), st.Const(4096+128), st.Const(1), st.Const(atCount)), st.Drop, reply(0))
 	v, f := e.tryLoad(guest([]st.Func{pollOneoff}, st.Func{Name: "handle", Body: sleep}).Encode(), function.EntryHandle, limits)
 	if f != nil {

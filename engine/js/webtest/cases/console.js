@@ -18,6 +18,7 @@ log("table columns", () => console.table([{ a: 1, b: 2 }], ["b"]));
 log("table object", () => console.table({ r1: { c: 1 }, r2: { c: 2 } }));
 log("table not data", () => console.table(5));
 log("dir", () => console.dir({ a: { b: { c: { d: 1 } } } }));
+log("dir depth", () => { const v = { a: { b: { c: { d: { e: 1 } } } } }; console.dir(v, { depth: 0 }); console.dir(v, { depth: 1 }); console.dir(v, { depth: null }); console.dir(v, {}); console.dir(v, null); });
 test("console methods", () => ["log", "info", "warn", "error", "debug", "trace", "assert", "table", "count", "time", "timeEnd", "timeLog", "group", "groupEnd", "dir"].map((n) => typeof console[n]));
 test("console tag", () => `${console}`);
 test("console detached", () => { const { log: l } = console; return typeof l; });

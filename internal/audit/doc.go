@@ -26,6 +26,9 @@
 //     write the directory can remove the journal's end unnoticed; the chain of
 //     evidence begins in the stream.
 //
+// A batch of either stream is packed when it is large (packed.go); how it is stored is
+// known to nobody outside of this package.
+//
 // Log lines have no journal: they wait in memory for the same flush, up to a
 // bound, and lines beyond it are counted and reported as a line of their own.
 //

@@ -12,10 +12,7 @@ import (
 // nothing from another.
 func TestAFloodOfLogLinesIsCutForItsFunctionAlone(t *testing.T) {
 	t.Parallel()
-	var q logQueue
-	if err := q.open(1 << 30); err != nil {
-		t.Fatal(err)
-	}
+	q := newLogQueue(1 << 30)
 	loud, quiet := function.Ref{Namespace: "a", Name: "loud"}, function.Ref{Namespace: "a", Name: "quiet"}
 	now := time.Unix(1000, 0)
 	const line = 1000
@@ -53,10 +50,7 @@ func TestAFloodOfLogLinesIsCutForItsFunctionAlone(t *testing.T) {
 // A clock that is set back gives nobody more, and takes nothing away.
 func TestAnAllowanceSurvivesAClockThatIsSetBack(t *testing.T) {
 	t.Parallel()
-	var q logQueue
-	if err := q.open(1 << 30); err != nil {
-		t.Fatal(err)
-	}
+	q := newLogQueue(1 << 30)
 	ref := function.Ref{Namespace: "a", Name: "f"}
 	now := time.Unix(1000, 0)
 	q.mayLog(ref, LogBurst, now)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -26,7 +25,7 @@ const MaxLine = 256 << 10
 // batch is what one append carries: JSON lines of one function.
 type batch struct {
 	namespace, function string
-	id                  string // names the content, so that a second attempt adds nothing
+	id                  string // of this batch alone, so that a second attempt adds nothing
 	data                []byte
 	count               int
 }
@@ -128,8 +127,8 @@ func (r *Recorder) Flush(ctx context.Context) error {
 func (r *Recorder) flushReceipts(ctx context.Context, pending []entry) error {
 	if len(pending) > 0 {
 		for _, b := range group(pending, r.cfg.Batch) {
-			sum := sha256.Sum256(b.data)
-			b.id = "receipts-" + base64.RawURLEncoding.EncodeToString(sum[:18])
+			r.number++
+			b.id = "receipts-" + r.id + strconv.FormatUint(r.number, 10)
 			r.batches = append(r.batches, b)
 		}
 		last := pending[len(pending)-1].at
@@ -167,7 +166,6 @@ func appendTo(ctx context.Context, s Stream, b *batch) error {
 
 // logQueue holds log lines between flushes.
 type logQueue struct {
-	id      string  // of this run, for the ids of batches
 	number  uint64  // of the last batch; belongs to whoever flushes
 	batches []batch // not in the stream yet; belongs to whoever flushes
 	max     int64
@@ -219,14 +217,17 @@ func (q *logQueue) forget(now time.Time) {
 	}
 }
 
-func (q *logQueue) open(bound int64) error {
+func newLogQueue(bound int64) logQueue {
+	return logQueue{max: bound, dropped: map[function.Ref]int{}, rates: map[function.Ref]*allowance{}}
+}
+
+// runID names this run among all, for the ids of its batches.
+func runID() (string, error) {
 	var id [9]byte
 	if _, err := rand.Read(id[:]); err != nil {
-		return fmt.Errorf("drawing an id: %v", err)
+		return "", fmt.Errorf("drawing an id: %v", err)
 	}
-	q.id, q.max = "log-"+base64.RawURLEncoding.EncodeToString(id[:])+"-", bound
-	q.dropped, q.rates = map[function.Ref]int{}, map[function.Ref]*allowance{}
-	return nil
+	return base64.RawURLEncoding.EncodeToString(id[:]) + "-", nil
 }
 
 // Log puts a line on record. It does no I/O. Lines beyond Config.MaxLog are
@@ -292,7 +293,7 @@ func (r *Recorder) flushLogs(ctx context.Context) error {
 	q.mu.Unlock()
 	for _, b := range group(taken, 4*r.cfg.Batch) {
 		q.number++
-		b.id = q.id + strconv.FormatUint(q.number, 10)
+		b.id = "log-" + r.id + strconv.FormatUint(q.number, 10)
 		q.batches = append(q.batches, b)
 	}
 	for len(q.batches) > 0 {

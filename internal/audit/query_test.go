@@ -147,7 +147,7 @@ func followNoGap(t *testing.T, r *Recorder, n int) {
 		}
 	}()
 	<-half
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	lines, receipts := map[string]int{}, map[string]int{}
 	ok(t, r.Stream(ctx, Query{Namespace: "default", Function: "x", Tail: 10 * n, Follow: true}, func(rec Record) bool {
@@ -203,7 +203,7 @@ func TestAReceiptComesAfterAllLinesOfItsInvocation(t *testing.T) {
 			put()
 		}
 		lines, receipts := map[string]int{}, 0
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		ok(t, r.Stream(ctx, Query{Follow: follow}, func(rec Record) bool {
 			if rec.Line != nil {
@@ -285,7 +285,7 @@ func TestStreamFollowWithoutTailBeginsNow(t *testing.T) {
 		}
 	}()
 	var got []Record
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for len(got) == 0 && ctx.Err() == nil {
 		// The receipt may be in the past already when Stream begins.

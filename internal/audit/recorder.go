@@ -118,8 +118,10 @@ type Recorder struct {
 	cfg      Config
 	log      *slog.Logger
 	warnings []string // fixed after Open
+	id       string   // of this run, for the ids of batches; fixed too
 
 	flushing chan struct{} // holds one token; whoever has it may touch the batches below
+	number   uint64        // of the last batch of receipts
 	batches  []batch       // of receipts, not in the stream yet
 	upTo     position      // behind the last receipt in batches
 
@@ -153,13 +155,16 @@ func Open(cfg Config) (*Recorder, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the journal's folder: %v", err)
 	}
+	id, err := runID()
+	if err != nil {
+		return nil, err
+	}
+	cfg.Receipts, cfg.Logs = &packed{Stream: cfg.Receipts}, &packed{Stream: cfg.Logs}
 	r := &Recorder{
-		cfg: cfg, log: cfg.Logger,
+		cfg: cfg, log: cfg.Logger, id: id,
 		flushing: make(chan struct{}, 1), wake: make(chan struct{}, 1), ended: make(chan struct{}),
 		journal: &journal{dir: cfg.Dir, key: cfg.Key, create: createSegment},
-	}
-	if err := r.logs.open(cfg.MaxLog); err != nil {
-		return nil, err
+		logs:    newLogQueue(cfg.MaxLog),
 	}
 	if err := r.recover(); err != nil {
 		return nil, err

@@ -104,7 +104,7 @@ func (m *memory) count() int {
 func receiptIDs(t testing.TB, s Stream) map[string]int {
 	t.Helper()
 	out := map[string]int{}
-	ok(t, s.Read(t.Context(), state.LogFilter{}, func(r state.LogRecord) bool {
+	ok(t, (&packed{Stream: s}).Read(t.Context(), state.LogFilter{}, func(r state.LogRecord) bool {
 		for line := range lines(r.Data) {
 			var rc Receipt
 			ok(t, json.Unmarshal(line, &rc))
@@ -218,7 +218,7 @@ func TestBackgroundFlushNeedsNoCall(t *testing.T) {
 	ok(t, r.Record(t.Context(), receipt("x")))
 	r.Log(LogLine{Namespace: "default", Function: "x", Text: "hello"})
 	for _, m := range []*memory{s, l} {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		seen := false
 		ok(t, m.Read(ctx, state.LogFilter{Follow: true}, func(state.LogRecord) bool { seen = true; return false }))
 		cancel()
@@ -451,7 +451,7 @@ func TestReceiptIsNeverInItsStreamBeforeItsLines(t *testing.T) {
 	var once sync.Once
 	logs.before = func() { once.Do(invocation) }
 	lineCount := func() (n int) {
-		ok(t, logs.Read(t.Context(), state.LogFilter{}, func(rec state.LogRecord) bool { n += bytes.Count(rec.Data, []byte{'\n'}); return true }))
+		ok(t, (&packed{Stream: logs}).Read(t.Context(), state.LogFilter{}, func(rec state.LogRecord) bool { n += bytes.Count(rec.Data, []byte{'\n'}); return true }))
 		return n
 	}
 	receipts.before = func() {

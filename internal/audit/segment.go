@@ -62,11 +62,15 @@ func (p position) before(q position) bool {
 	return p.segment < q.segment || p.segment == q.segment && p.index < q.index
 }
 
-// codec seals and opens the frames of one segment.
+// codec seals and opens the frames of one segment, for one goroutine at a time.
 type codec struct {
 	number uint64
 	header [headerSize]byte
 	aead   cipher.AEAD
+
+	// Of the frame at hand; here, since on a stack they would be an allocation each.
+	nonce [12]byte
+	aad   [20]byte
 }
 
 func newCodec(key []byte, number, before uint64, salt []byte) (*codec, error) {
@@ -114,28 +118,24 @@ func openCodec(key []byte, header []byte) (c *codec, before uint64, err error) {
 	return c, before, nil
 }
 
-func (c *codec) nonce(index uint64) (n [12]byte) {
-	binary.BigEndian.PutUint64(n[4:], index)
-	return n
-}
-
-func (c *codec) aad(index uint64, length uint32) (a [20]byte) {
-	binary.BigEndian.PutUint64(a[:], c.number)
-	binary.BigEndian.PutUint64(a[8:], index)
-	binary.BigEndian.PutUint32(a[16:], length)
-	return a
+// frame sets nonce and aad for the frame at index, and gives the checksum of its head.
+func (c *codec) frame(index uint64, length uint32) uint32 {
+	binary.BigEndian.PutUint64(c.nonce[4:], index)
+	binary.BigEndian.PutUint64(c.aad[:], c.number)
+	binary.BigEndian.PutUint64(c.aad[8:], index)
+	binary.BigEndian.PutUint32(c.aad[16:], length)
+	return crc32.Checksum(c.aad[:], castagnoli)
 }
 
 // appendFrame adds the frame at index to buf.
 func (c *codec) appendFrame(buf []byte, index uint64, kind byte, body []byte) []byte {
 	length := uint32(1 + len(body) + tagSize)
-	aad, nonce := c.aad(index, length), c.nonce(index)
 	buf = binary.BigEndian.AppendUint32(buf, length)
-	buf = binary.BigEndian.AppendUint32(buf, crc32.Checksum(aad[:], castagnoli))
+	buf = binary.BigEndian.AppendUint32(buf, c.frame(index, length))
 	at := len(buf)
 	buf = append(buf, kind)
 	buf = append(buf, body...)
-	return c.aead.Seal(buf[:at], nonce[:], buf[at:], aad[:])
+	return c.aead.Seal(buf[:at], c.nonce[:], buf[at:], c.aad[:])
 }
 
 // frame is one decoded frame.
@@ -157,16 +157,14 @@ func (c *codec) scan(data []byte, each func(frame), damage func(offset int, what
 			return index, at // a crash of the machine can leave zeros where the last write would be
 		}
 		length := binary.BigEndian.Uint32(rest)
-		aad := c.aad(index, length)
-		if binary.BigEndian.Uint32(rest[4:]) != crc32.Checksum(aad[:], castagnoli) || length < 1+tagSize || length > maxBody {
+		if binary.BigEndian.Uint32(rest[4:]) != c.frame(index, length) || length < 1+tagSize || length > maxBody {
 			damage(at, "the length of a record was changed, or a record is missing or out of place; what follows cannot be read")
 			return index, at
 		}
 		if len(rest) < frameHead+int(length) {
 			return index, at
 		}
-		nonce := c.nonce(index)
-		plain, err := c.aead.Open(nil, nonce[:], rest[frameHead:frameHead+int(length)], aad[:])
+		plain, err := c.aead.Open(nil, c.nonce[:], rest[frameHead:frameHead+int(length)], c.aad[:])
 		if err != nil {
 			damage(at, "a record was changed and is lost")
 		} else {

@@ -77,14 +77,15 @@ func (g *Gateway) inboundHeaders(x *exchange) map[string][]string {
 		out[lower] = values
 	}
 	// Each entry is a slice of its own capacity, so that appending to one copies.
-	own := &[4]string{x.r.Host, x.id, remoteIP(x.r.RemoteAddr), scheme(x.r)}
+	own := &[5]string{x.r.Host, x.id, remoteIP(x.r.RemoteAddr), scheme(x.r), ""}
 	out["host"] = own[0:1:1]
 	out["x-forwarded-host"] = own[0:1:1]
 	out["x-request-id"] = own[1:2:2]
 	out["x-forwarded-for"] = own[2:3:3]
 	out["x-forwarded-proto"] = own[3:4:4]
 	if len(x.body) > 0 {
-		out["content-length"] = []string{strconv.Itoa(len(x.body))}
+		own[4] = strconv.Itoa(len(x.body))
+		out["content-length"] = own[4:5:5]
 	}
 	return out
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -46,7 +47,25 @@ func (g *Gateway) refuseLambda(x *exchange, err error, e *problem.Error) {
 	if e.RetryAfter > 0 {
 		x.setHeader("Retry-After", strconv.FormatInt(max(1, int64((e.RetryAfter+time.Second-1)/time.Second)), 10))
 	}
+	if e.Code == problem.BodyTooLarge {
+		g.takeRest(x)
+	}
 	g.sendLambda(x, &lambdaAnswer{status: status, body: body})
+}
+
+// maxLambdaRest is how much of a body that is too large is read all the same, in bytes.
+const maxLambdaRest = 32 << 20
+
+// takeRest reads the rest of a body that is too large, and throws it away: clients of
+// AWS write all of a request before they read, and would find the connection broken
+// instead of learning why. Whoever has a body looked at has named an access key. They get
+// the time that any body has; who waits to be asked for the body is not asked.
+func (g *Gateway) takeRest(x *exchange) {
+	if len(x.r.Header["Expect"]) > 0 {
+		return
+	}
+	g.setReadDeadline(x, g.clock().Add(g.limits.BodyGrace))
+	_, _ = io.CopyN(io.Discard, x.r.Body, maxLambdaRest)
 }
 
 // lambdaErrorOf gives an error the name, the status and the reason that clients of

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/casemate-dev/casemate/api/problem"
 	"github.com/casemate-dev/casemate/internal/function"
@@ -118,7 +119,7 @@ func (g *Gateway) lambdaCall(x *exchange) (*invoke.Call, error) {
 	if len(event) == 0 {
 		event = []byte(emptyEvent)
 	}
-	if !json.Valid(event) {
+	if !utf8.Valid(event) || !json.Valid(event) { // JSON is UTF-8 (RFC 8259, section 8.1), which json.Valid does not look at
 		return nil, &lambdaError{"InvalidRequestContentException", problem.New(problem.BadRequest, "Could not parse request body into json")}
 	}
 	headers := map[string][]string{

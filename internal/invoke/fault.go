@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/casemate-dev/casemate/api/problem"
@@ -17,11 +18,31 @@ const maxFaultText = 4 << 10 // bytes
 
 // reported is what the function said of its failure, nil when it said nothing.
 func reported(err error) []byte {
+	if err == nil {
+		return nil // most have nothing to report, and looking allocates
+	}
 	var se *sandbox.Error
 	if errors.As(err, &se) && se.Kind == sandbox.Fault {
 		return se.Fault
 	}
 	return nil
+}
+
+// unstarted is why the function could not be started, line by line, nil when it could:
+// the reason, and what it printed.
+func unstarted(err error) []string {
+	if err == nil {
+		return nil
+	}
+	var se *sandbox.Error
+	if !errors.As(err, &se) || se.Kind != sandbox.BadModule || se.Public == "" {
+		return nil
+	}
+	lines := strings.Split(se.Public, "\n")
+	for n := range lines {
+		lines[n] = lines[n][:min(len(lines[n]), sandbox.MaxLogLine)]
+	}
+	return lines
 }
 
 // fault says how the function failed, in the words of AWS Lambda, or nil when it
@@ -34,18 +55,18 @@ func fault(c *Call, v *function.Version, out *Outcome, runErr, answer error) []b
 		}
 		return faultJSON(fmt.Sprintf("Function.Status%d", out.Status), statusText(out))
 	}
-	if said := reported(runErr); json.Valid(said) {
-		return said
-	}
 	var se *sandbox.Error
 	if !errors.As(runErr, &se) {
 		return nil
+	}
+	if json.Valid(se.Fault) { // the function's own words, or the sandbox's, which knows how it ended
+		return se.Fault
 	}
 	kind := ""
 	switch se.Kind {
 	case sandbox.Timeout:
 		return faultJSON("Sandbox.Timedout", fmt.Sprintf("RequestId: %s Error: Task timed out after %.2f seconds", c.RequestID, v.Config.Limits.Timeout.Seconds()))
-	case sandbox.Trap, sandbox.Exit, sandbox.Fault, sandbox.Stack, sandbox.CPU, sandbox.Calls, sandbox.Lost:
+	case sandbox.Trap, sandbox.Exit, sandbox.Fault, sandbox.Stack, sandbox.CPU, sandbox.Calls, sandbox.Lost, sandbox.BadModule:
 		// Lost too: the function may have done its work, or half of it, and a client of AWS
 		// would have it done again without asking, were this an error of the service.
 		kind = "Runtime.ExitError"
@@ -55,7 +76,7 @@ func fault(c *Call, v *function.Version, out *Outcome, runErr, answer error) []b
 		kind = "Function.ResponseSizeTooLarge"
 	case sandbox.BadAnswer:
 		kind = "Runtime.InvalidResponse"
-	case sandbox.Canceled, sandbox.BadModule, sandbox.Tampered, sandbox.Stale, sandbox.Unavailable:
+	case sandbox.Canceled, sandbox.Tampered, sandbox.Stale, sandbox.Unavailable:
 		return nil
 	default:
 		return nil

@@ -92,7 +92,9 @@ func TestFaultsAreInTheWordsOfAWS(t *testing.T) {
 		{sandbox.Fault, "not JSON", `{"errorType":"Runtime.ExitError","errorMessage":"RequestId: req Error: the function reported that it failed"}`},
 		{sandbox.Unavailable, "", ""},
 		{sandbox.Tampered, "", ""},
-		{sandbox.BadModule, "", ""},
+		{sandbox.BadModule, "", `{"errorType":"Runtime.ExitError","errorMessage":"RequestId: req Error: the function could not be started"}`},
+		{sandbox.BadModule, `{"errorType":"Runtime.ImportModuleError"}`, `{"errorType":"Runtime.ImportModuleError"}`},
+		{sandbox.Exit, `{"errorType":"Runtime.ExitError","errorMessage":"exit status 3"}`, `{"errorType":"Runtime.ExitError","errorMessage":"exit status 3"}`},
 		{sandbox.Canceled, "", ""},
 		{"something new", "", ""},
 	} {
@@ -102,6 +104,28 @@ func TestFaultsAreInTheWordsOfAWS(t *testing.T) {
 		out, err := f.Invoke(t.Context(), lambdaCall(invoke.TriggerLambda))
 		if err == nil || string(out.Fault) != c.want {
 			t.Errorf("%s: %s, %v", c.kind, out.Fault, err)
+		}
+	}
+}
+
+// Code that started when it was deployed, and does not now: what it said is for its log.
+func TestWhyAFunctionDoesNotStartIsForItsLog(t *testing.T) {
+	t.Parallel()
+	fails := func(context.Context, *sandbox.Invocation) (sandbox.Result, error) {
+		return sandbox.Result{}, &sandbox.Error{Kind: sandbox.BadModule, Public: "the code could not be initialised: no key; it printed:\ntoken=hunter2"}
+	}
+	for _, trigger := range []string{invoke.TriggerHTTP, invoke.TriggerLambda} {
+		f := setupRuntime(t, function.RuntimePython, fails)
+		out, err := f.Invoke(t.Context(), lambdaCall(trigger))
+		if !problem.HasCode(err, problem.FunctionCrashed) || out == nil || out.Receipt.Status != 502 {
+			t.Fatalf("%s: %+v, %v", trigger, out, err)
+		}
+		shown, _ := json.Marshal(problem.Render(problem.From(err), "req"))
+		if s := string(shown) + string(out.Fault); strings.Contains(s, "no key") || strings.Contains(s, "hunter2") {
+			t.Errorf("%s: shown: %s", trigger, s)
+		}
+		if n := len(f.recorder.lines); n != 2 || f.recorder.lines[1].Text != "token=hunter2" {
+			t.Errorf("%s: log %+v", trigger, f.recorder.lines)
 		}
 	}
 }

@@ -114,9 +114,19 @@ func authorize(c *Call) error {
 		Fix("Use a key with the scope invoke:%s.", c.Ref)
 }
 
+// running is one invocation on its way, in one piece since each piece costs.
+type running struct {
+	out  Outcome
+	tail tail
+	inv  sandbox.Invocation
+	by   *Invoker
+}
+
 func (i *Invoker) run(ctx context.Context, c *Call, v *function.Version, alias string) (*Outcome, error) {
 	start, principal := i.cfg.Clock(), c.Principal.String()
-	out := &Outcome{Receipt: audit.Receipt{
+	run := &running{by: i, tail: tail{max: c.KeepLog, maxBytes: c.KeepLogBytes}}
+	out, r := &run.out, &run.out.Receipt
+	*r = audit.Receipt{
 		ID: i.cfg.NewID(), RequestID: c.RequestID,
 		Namespace: c.Ref.Namespace, Function: c.Ref.Name,
 		Version: string(v.ID), Artifact: string(v.Artifact), Alias: alias,
@@ -124,24 +134,16 @@ func (i *Invoker) run(ctx context.Context, c *Call, v *function.Version, alias s
 		Event: c.Event.ID, Events: c.Event.Count, Members: c.Event.Members, Source: c.Event.Source, Attempt: c.Event.Attempt, Replay: c.Event.Replay,
 		Chain: c.Event.Chain, Depth: c.Event.Depth,
 		Start: start, BytesIn: int64(len(c.Body)),
-	}}
-	r := &out.Receipt
-	tail := tail{max: c.KeepLog, maxBytes: c.KeepLogBytes}
-	keep := func(at time.Time, text string) {
-		i.cfg.Recorder.Log(audit.LogLine{
-			Time: at, Namespace: r.Namespace, Function: r.Function, Version: r.Version,
-			RequestID: r.RequestID, Receipt: r.ID, Text: text,
-		})
-		tail.add(text)
 	}
-	res, runErr := i.cfg.Runner.Invoke(ctx, &sandbox.Invocation{
+	run.inv = sandbox.Invocation{
 		ID: r.ID, Version: v, Body: c.Body,
 		Head: sandbox.Head{
 			ID: c.RequestID, Method: c.Method, Path: c.Path, Query: c.Query, Headers: c.Headers, Params: c.Params,
 			Trigger: c.Trigger, Caller: principal, Deadline: start.Add(v.Config.Limits.Timeout).UnixMilli(),
 		},
-		Log: func(l sandbox.LogLine) { keep(l.Time, l.Text) },
-	})
+		Log: run.log,
+	}
+	res, runErr := i.cfg.Runner.Invoke(ctx, &run.inv)
 	u := &res.Usage
 	r.Wall, r.CPU, r.Memory = u.Wall, u.CPU, u.MemoryPeak
 	r.Fuel, r.Calls = u.Fuel, u.Calls
@@ -152,9 +154,12 @@ func (i *Invoker) run(ctx context.Context, c *Call, v *function.Version, alias s
 	}
 	if said := reported(runErr); len(said) > 0 {
 		// What a function says of its failure is for its log; a caller by HTTP never sees it.
-		keep(i.cfg.Clock(), string(said[:min(len(said), sandbox.MaxLogLine)]))
+		run.log(sandbox.LogLine{Time: i.cfg.Clock(), Text: string(said[:min(len(said), sandbox.MaxLogLine)])})
 	}
-	out.Log = tail.lines
+	for _, text := range unstarted(runErr) {
+		run.log(sandbox.LogLine{Time: i.cfg.Clock(), Text: text})
+	}
+	out.Log = run.tail.lines
 
 	var answer error
 	if runErr == nil {
@@ -162,6 +167,11 @@ func (i *Invoker) run(ctx context.Context, c *Call, v *function.Version, alias s
 		out.Status, out.Headers, out.Body = res.Response.Status, res.Response.Headers, res.Body
 	} else {
 		p := i.explain(runErr, v)
+		if p.Code == problem.InvalidModule {
+			// It started when it was deployed. Why it does not now, with what it printed, is for
+			// its log: whoever calls, anybody perhaps, did not write it.
+			p = problem.New(problem.FunctionCrashed, "the function could not be started").Because(runErr)
+		}
 		r.Status, r.Outcome = problem.Lookup(p.Code).Status, string(p.Code)
 		answer = p
 	}
@@ -176,6 +186,16 @@ func (i *Invoker) run(ctx context.Context, c *Call, v *function.Version, alias s
 		return nil, problem.New(problem.StorageFull, "the invocation could not be put on record, so its answer is withheld").Because(err)
 	}
 	return out, answer
+}
+
+// log puts a line of the function on record.
+func (x *running) log(l sandbox.LogLine) {
+	r := &x.out.Receipt
+	x.by.cfg.Recorder.Log(audit.LogLine{
+		Time: l.Time, Namespace: r.Namespace, Function: r.Function, Version: r.Version,
+		RequestID: r.RequestID, Receipt: r.ID, Text: l.Text,
+	})
+	x.tail.add(l.Text)
 }
 
 // explain turns how a sandbox failed into what its caller may know.
@@ -203,6 +223,9 @@ func (i *Invoker) explain(err error, v *function.Version) *problem.Error {
 		p = problem.New(problem.FunctionOutput, "the function answered with more than %d bytes", lim.Output)
 	case sandbox.BadAnswer:
 		p = problem.New(problem.FunctionBadAnswer, "the function's answer has no valid head")
+		if se.Public != "" { // it names what is wrong, and has nothing of the answer but names
+			p = problem.New(problem.FunctionBadAnswer, "%s", se.Public).Fix("Give what the runtime takes for an answer.")
+		}
 	case sandbox.Fault:
 		p = problem.New(problem.FunctionCrashed, "the function reported that it failed")
 	case sandbox.Trap, sandbox.Exit:

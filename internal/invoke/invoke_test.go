@@ -176,7 +176,7 @@ func TestEveryWayToFailHasItsCodeAndAReceiptAndLeaksNothing(t *testing.T) {
 		sandbox.Timeout: problem.FunctionTimeout, sandbox.CPU: problem.FunctionCPU, sandbox.Calls: problem.FunctionCalls,
 		sandbox.Canceled: problem.ClientGone, sandbox.Memory: problem.FunctionMemory,
 		sandbox.Stack: problem.FunctionStack, sandbox.Output: problem.FunctionOutput, sandbox.Trap: problem.FunctionCrashed,
-		sandbox.Exit: problem.FunctionCrashed, sandbox.BadAnswer: problem.FunctionBadAnswer, sandbox.BadModule: problem.InvalidModule,
+		sandbox.Exit: problem.FunctionCrashed, sandbox.BadAnswer: problem.FunctionBadAnswer, sandbox.BadModule: problem.FunctionCrashed,
 		sandbox.Tampered: problem.ArtifactTampered, sandbox.Lost: problem.SandboxLost, sandbox.Unavailable: problem.Overloaded,
 		"something new": problem.Internal,
 	} {

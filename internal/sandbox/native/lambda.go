@@ -80,7 +80,9 @@ func (g *lambdaGuest) ready(ctx context.Context) error {
 		return nil
 	case <-g.api.InitFailed():
 		f := g.api.InitError()
-		return badCode("the code could not be initialised: %s: %s", f.Type, f.Message)
+		why := badCode("the code could not be initialised: %s: %s", f.Type, f.Message)
+		why.Fault = f.Payload // what AWS answers to those who call
+		return why
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -140,7 +140,7 @@ func TestOversizedAndOverfullDocumentsEndQuickly(t *testing.T) {
 		if !errors.As(err, &issues) || len(issues) > maxIssues {
 			t.Errorf("%s: %d issues", name, len(issues))
 		}
-		if took := time.Since(began); took > 20*time.Second { // half a second at most, but for -race and a busy machine
+		if took := time.Since(began); took > 2*time.Minute { // half a second at most, but for -race and a busy machine
 			t.Errorf("%s took %v", name, took)
 		}
 		if name == "large" && issues[0].Message != "the manifest is larger than 1 MiB" {

@@ -149,8 +149,10 @@ func (c *check) handler(cfg *api.FunctionConfig) {
 	case nodejs:
 	case python:
 		example, form = pythonHandler, pythonHandlerForm
-	case provided:
-		c.add("handler", cfg.Handler, "handler does not go with the runtime provided", "leave it out: the program named bootstrap decides what it runs")
+	case provided: // bootstrap gets it in _HANDLER, and knows what it means
+		if len(cfg.Handler) > maxHandler || strings.ContainsFunc(cfg.Handler, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			c.add("handler", cfg.Handler, fmt.Sprintf("%s is longer than %d characters or holds a blank", quote(cfg.Handler), maxHandler), "write it as bootstrap is to find it in _HANDLER, as in function.handler")
+		}
 		return
 	default:
 		c.add("handler", cfg.Handler, "handler does not go with the runtime "+cfg.Runtime, "leave it out; command says what is run, and routes are the program's own")

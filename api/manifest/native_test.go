@@ -46,6 +46,7 @@ func TestNativeManifestsAsDocumented(t *testing.T) {
 		`runtime: http, command: [node, node_modules/.bin/functions-framework, --target=helloHttp, --signature-type=cloudevent]`,
 		`runtime: http, command: [python3, -m, functions_framework, --target=hello]`,
 		`runtime: azure`,
+		`runtime: provided, handler: function.handler`,
 		`runtime: azure, command: [node, handler.js]`,
 	} {
 		m, err := Parse("casemate.yaml", []byte("functions: {f: {"+text+"}}"))

@@ -247,14 +247,15 @@ func (p *pack) hasProgram(name, remedy string) error {
 	case strings.HasPrefix(head, "\x7fELF"), interpreted(head):
 		return nil
 	case strings.HasPrefix(head, "#!"):
-		return p.input("source", name+" is a script, and a sandbox has no shell", "begin it with #!/usr/bin/env node or python3, or compile a program")
+		return p.input("source", name+" is a script for what a sandbox does not have", "begin it with #!/bin/sh, #!/bin/bash, or #!/usr/bin/env with node or python3, or compile a program")
 	default:
 		return p.input("source", name+" is not a program for Linux", "compile it for Linux on this machine's processor, as with GOOS=linux")
 	}
 }
 
 // interpreted reports whether a file begins with a line that names an interpreter of the
-// node, by itself or through env.
+// node, or a shell, by itself or through env. A shell comes with a few small programs: see
+// internal/sandbox/native/layout.
 func interpreted(head string) bool {
 	line, found := strings.CutPrefix(head, "#!")
 	line, _, _ = strings.Cut(line, "\n")
@@ -266,7 +267,7 @@ func interpreted(head string) bool {
 	if program == "env" && len(words) > 1 {
 		program = words[1]
 	}
-	return interpreter(program)
+	return interpreter(program) || program == "sh" || program == "bash"
 }
 
 // staged reports whether a file is in the archive to be.

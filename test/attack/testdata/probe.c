@@ -500,6 +500,10 @@ static int a_files(void) {
 		if (open("/dev/null", O_RDONLY) < 0) return errno;
 	return 0;
 }
+static int a_device(void) { // what anybody may ask of this device, where nothing forbids asking
+	int n, fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? errno : failed(ioctl(fd, _IOR('R', 0, int), &n));
+}
 static int a_big_pipe(void) { int p[2]; return pipe(p) ? errno : failed(fcntl(p[1], F_SETPIPE_SZ, 1 << 30)); }
 static int a_log(void) { // until it is killed
 	static char b[1 << 16];
@@ -533,7 +537,7 @@ static const struct { const char *name; int (*run)(void); } attacks[] = {
 	A(mount_cgroup), A(kvm), A(disk), A(mem_device), A(write_root), A(write_etc), A(write_code), A(write_program),
 	A(chmod_program), A(host_file), A(climb), A(signal_init), A(signal_others), A(see_others), A(env), A(fds), A(read),
 	A(crawl), A(miner), A(miner_fd), A(miner_proc), A(miner_map), A(miner_memfd), A(nothing), A(forks), A(zombies),
-	A(orphans), A(memory), A(disk_fill), A(inode_fill), A(files), A(big_pipe), A(log), A(spin), A(forever),
+	A(orphans), A(memory), A(disk_fill), A(inode_fill), A(files), A(device), A(big_pipe), A(log), A(spin), A(forever),
 };
 
 int main(int argc, char **argv) {

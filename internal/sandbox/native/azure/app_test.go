@@ -127,6 +127,24 @@ func TestFunctionIsChosen(t *testing.T) {
 	}
 }
 
+// An app with one function is asked for whatever comes, but not for what its own route
+// refuses: the code counts on that.
+func TestConstraintsHoldForTheOnlyFunction(t *testing.T) {
+	only := load(t, map[string]string{
+		"host.json":           plainHost,
+		"order/function.json": `{"bindings":[{"type":"httpTrigger","name":"req","route":"orders/{id:int}"},{"type":"http","direction":"out","name":"res"}]}`,
+	})
+	for path, want := range map[string]bool{
+		"/api/orders/7": true, "/api/orders/x": false, "/api/orders/-1%20or%201=1": false, "/api/orders": false, "/API/Orders/x": false, "/api/orders/7/8": false,
+		"/": true, "/orders/7": true, "/elsewhere": true, // where the platform's own route led here
+	} {
+		f, params, ok := only.choose("GET", path, "order")
+		if ok != want || ok && f.Name != "order" || path == "/api/orders/7" && params["id"] != "7" {
+			t.Errorf("%s: %v, %v, %v; want %v", path, f, params, ok, want)
+		}
+	}
+}
+
 func FuzzLoad(f *testing.F) {
 	f.Add(plainHost, httpOnly, "/api/f")
 	f.Add(forwardHost, `{"bindings":[{"type":"httpTrigger","name":"req","route":"{a:int?}/{*b}"}]}`, "/api/1/2")

@@ -152,9 +152,28 @@ func (s *segment) accepts(v string) bool {
 	}
 }
 
+// begins reports whether a path that does not match is this route's all the same: it has
+// the literal parts that stand before the first parameter. Of a route without parameters
+// it says no, since such a route checks nothing.
+func (r *route) begins(path string) bool {
+	rest := strings.Trim(path, "/")
+	for i := range r.segments {
+		if r.segments[i].name != "" {
+			return true
+		}
+		part, after, _ := strings.Cut(rest, "/")
+		if !strings.EqualFold(part, r.segments[i].literal) {
+			return false
+		}
+		rest = after
+	}
+	return false
+}
+
 // choose finds the function that an invocation is for. name is what the caller asked
 // for when it is no request, or when no route matches: an app with one function needs
-// no asking.
+// no asking. What the route's own parameters refuse stays refused: the code counts on
+// {id:int} being one.
 func (a *App) choose(method, path, name string) (*Function, map[string]string, bool) {
 	var found *Function
 	var params map[string]string
@@ -171,7 +190,7 @@ func (a *App) choose(method, path, name string) (*Function, map[string]string, b
 	}
 	for _, f := range a.Functions {
 		if f.Name == name || len(a.Functions) == 1 {
-			return f, nil, !f.HTTP() || f.allows(method)
+			return f, nil, !f.HTTP() || f.allows(method) && !f.route.begins(path)
 		}
 	}
 	return nil, nil, false

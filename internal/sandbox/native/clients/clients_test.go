@@ -88,6 +88,10 @@ func (g *guest) exit() int {
 }
 
 func (g *guest) invoke(payload string) (runtimeapi.Response, error) {
+	return g.invokeAs(payload, "Root=1", `{"custom":{"k":"v"},"client":{"app_title":"title"}}`)
+}
+
+func (g *guest) invokeAs(payload, traceID, clientContext string) (runtimeapi.Response, error) {
 	ctx, cancel := context.WithCancel(g.t.Context())
 	defer cancel()
 	go func() { // what died will not answer
@@ -98,8 +102,8 @@ func (g *guest) invoke(payload string) (runtimeapi.Response, error) {
 		}
 	}()
 	return g.Invoke(ctx, runtimeapi.Event{
-		RequestID: "id-1", ARN: "arn:x", TraceID: "Root=1", Deadline: time.Now().Add(time.Minute), Payload: []byte(payload),
-		ClientContext: `{"custom":{"k":"v"},"client":{"app_title":"title"}}`,
+		RequestID: "id-1", ARN: "arn:x", TraceID: traceID, Deadline: time.Now().Add(time.Minute), Payload: []byte(payload),
+		ClientContext: clientContext,
 	})
 }
 
@@ -193,6 +197,36 @@ func TestNodeContext(t *testing.T) {
 		if fmt.Sprint(got[k]) != want {
 			t.Errorf("%s is %v, want %s", k, got[k], want)
 		}
+	}
+}
+
+// What a client of AWS says of itself reaches the handler in its own letters.
+func TestClientContextKeepsItsLetters(t *testing.T) {
+	const text = "Grüße €\U0001F600"
+	for name, p := range map[string]func(testing.TB) program{"node": node, "python": python} {
+		t.Run(name, func(t *testing.T) {
+			r, err := start(t, p(t), "index.context").invokeAs("{}", "Root=1", `{"custom":{"k":"`+text+`"},"client":{"app_title":"title"}}`)
+			if err != nil || r.Fault != nil || !strings.Contains(string(r.Body), text) {
+				t.Errorf("gave %s, %v, fault %+v", r.Body, err, r.Fault)
+			}
+		})
+	}
+}
+
+// A trace is one invocation's: the next one without a trace has none.
+func TestTraceEndsWithItsInvocation(t *testing.T) {
+	for name, p := range map[string]func(testing.TB) program{"node": node, "python": python} {
+		t.Run(name, func(t *testing.T) {
+			g := start(t, p(t), "index.trace")
+			for trace, want := range map[string]string{"Root=1": `"Root=1"`, "": `"none"`} {
+				for range 2 {
+					r, err := g.invokeAs("{}", trace, "")
+					if err != nil || r.Fault != nil || string(r.Body) != want {
+						t.Errorf("with the trace %q: %s, %v, fault %+v", trace, r.Body, err, r.Fault)
+					}
+				}
+			}
+		})
 	}
 }
 

@@ -337,12 +337,9 @@ func (b *builder) shell(l *Layout) error {
 	l.Version, l.Interpreter = "shell", "/usr/bin/sh"
 	first := map[string]string{} // real file, to its place: programs in one file become links
 	for _, name := range shellKit() {
-		real := ""
-		for _, dir := range []string{"/usr/bin", "/bin"} {
-			if p, err := filepath.EvalSymlinks(filepath.Join(dir, name)); err == nil {
-				real = p
-				break
-			}
+		real := installed(name)
+		if bash := installed("bash"); name == "sh" && bash != "" {
+			real = bash // as in AWS's image: bootstraps written for it say #!/bin/sh and set -o pipefail
 		}
 		to := "/usr/bin/" + name
 		switch place, known := first[real]; {
@@ -359,6 +356,16 @@ func (b *builder) shell(l *Layout) error {
 		}
 	}
 	return nil
+}
+
+// installed gives the file of one of the host's programs, "" when it has none.
+func installed(name string) string {
+	for _, dir := range []string{"/usr/bin", "/bin"} {
+		if p, err := filepath.EvalSymlinks(filepath.Join(dir, name)); err == nil {
+			return p
+		}
+	}
+	return ""
 }
 
 // short cuts what a program printed, for an error.

@@ -252,6 +252,26 @@ printf hello | sha256sum | cut -c 1-8
 	}
 }
 
+// TestShellIsThatOfAWS runs what AWS's tutorial for custom runtimes has: its /bin/sh is bash.
+func TestShellIsThatOfAWS(t *testing.T) {
+	if installed("bash") == "" {
+		t.Skip("there is no bash on this machine")
+	}
+	l := layoutOf(t, discover(t), Shell)
+	code := write(t, "bootstrap", `#!/bin/sh
+set -euo pipefail
+function handler () {
+  echo "Echoing request: '$1'"
+}
+HEADERS="$(mktemp)"
+RESPONSE=$($(echo "function.handler" | cut -d. -f2) '{"a":1}')
+echo "$RESPONSE" | tee "$HEADERS"
+`, 0o755)
+	if got, want := run(t, l, code, "/var/task/bootstrap"), `Echoing request: '{"a":1}'`; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // TestProgramsRunInTheBase runs what a developer would bring along: one program that
 // is static and one that wants the C++ library.
 func TestProgramsRunInTheBase(t *testing.T) {

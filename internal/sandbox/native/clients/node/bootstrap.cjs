@@ -48,7 +48,7 @@ function receive() {
     parts = [all];
     const end = all.indexOf('\r\n\r\n');
     if (end < 0) return;
-    const lines = all.latin1Slice(0, end).split('\r\n');
+    const lines = all.utf8Slice(0, end).split('\r\n'); // the client context is a caller's text
     head = { status: Number(lines[0].slice(9, 12)), start: end + 4 };
     for (let i = 1; i < lines.length; i++) {
       const at = lines[i].indexOf(':');

@@ -41,7 +41,8 @@ class API:
         while end < 0:
             data += self.receive()
             end = data.find(b"\r\n\r\n")
-        lines = data[:end].decode("latin-1").split("\r\n")
+        # The client context is a caller's text.
+        lines = data[:end].decode("utf-8", "replace").split("\r\n")
         fields = {}
         for line in lines[1:]:
             name, _, value = line.partition(":")
@@ -253,7 +254,10 @@ def main():
         if status != 200:
             sys.exit("the platform refused an event with %d: %s" % (status, body.decode("utf-8", "replace")))
         request_id = fields["lambda-runtime-aws-request-id"]
-        env["_X_AMZN_TRACE_ID"] = fields.get("lambda-runtime-trace-id", "")
+        if fields.get("lambda-runtime-trace-id"):
+            env["_X_AMZN_TRACE_ID"] = fields["lambda-runtime-trace-id"]
+        else:  # the one of the invocation before
+            env.pop("_X_AMZN_TRACE_ID", None)
         try:
             body = invoke(handler, fields, body)
         except Exception as e:

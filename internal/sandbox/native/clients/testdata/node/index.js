@@ -5,6 +5,7 @@ exports.context = async (event, c) => ({
   ...c, callbackWaits: c.callbackWaitsForEmptyEventLoop, remaining: c.getRemainingTimeInMillis() > 1000, trace: process.env._X_AMZN_TRACE_ID,
   functions: [c.done, c.succeed, c.fail].map((f) => typeof f),
 });
+exports.trace = async () => process.env._X_AMZN_TRACE_ID ?? 'none';
 exports.callback = (event, context, callback) => {
   context.callbackWaitsForEmptyEventLoop = event.waits;
   setTimeout(() => { exports.late = (exports.late || 0) + 1; }, 50);

@@ -19,6 +19,11 @@ def context(event, c):
     }
 
 
+def trace(event, c):
+    import os
+    return os.environ.get("_X_AMZN_TRACE_ID", "none")
+
+
 def throws(event, context):
     raise ValueError("wrong value")
 

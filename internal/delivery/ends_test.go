@@ -586,6 +586,28 @@ func TestWrongBindingsChangeNothing(t *testing.T) {
 	})
 }
 
+// What an event's end is told to, and where answers go, lies in the trigger's namespace:
+// no spelling of a name leads to another.
+func TestAttackDestinationsOfAnotherNamespace(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"bank/pay", "bank.pay", "../pay", "~bank/pay", "/namespaces/bank/topics/pay", "bank:pay", "*", ">", "Pay", "pay "} {
+		one := func(d function.Destination) []function.Destination { return []function.Destination{d} }
+		for field, d := range map[string]function.Delivery{
+			"reply":              {Reply: name},
+			"onSuccess.function": {OnSuccess: one(function.Destination{Function: name})},
+			"onSuccess.topic":    {OnSuccess: one(function.Destination{Topic: name})},
+			"onSuccess.webhook":  {OnSuccess: one(function.Destination{Webhook: name})},
+			"onFailure.function": {OnFailure: one(function.Destination{Function: name})},
+			"onFailure.topic":    {OnFailure: one(function.Destination{Topic: name})},
+			"onFailure.webhook":  {OnFailure: one(function.Destination{Webhook: name})},
+		} {
+			if err := delivery.CheckBinding(delivery.Binding{Key: orders, Delivery: d}); err == nil {
+				t.Errorf("%s %q: accepted", field, name)
+			}
+		}
+	}
+}
+
 func TestLongNamesFitAConsumer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -173,6 +173,12 @@ func (t *trigger) judge(b *Binding, run []*item, c class, out *Outcome, began ti
 			verdicts = append(verdicts, v)
 			continue
 		}
+		switch {
+		case c == succeeded && bad[it.msg.ID]:
+			tr.Detail = "the function's answer names the event as failed"
+		case c == succeeded:
+			tr.Detail = "the function's answer names an event as failed that it was not given"
+		}
 		tr.Alone = whole && len(run) > 1 || it.tried.Alone
 		delay := b.backoff(tr.Attempts, out.RetryAfter, t.e.cfg.Random)
 		switch {

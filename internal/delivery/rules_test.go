@@ -721,6 +721,8 @@ func TestPartOfABatchFails(t *testing.T) {
 		same(t, "ran", w.ran(), []string{"1", "2", "3", "2", "2"})
 		if d := w.dead(orders); len(d) != 1 || d[0].Message.ID != "2" || d[0].Attempts != 3 {
 			t.Errorf("dead: %+v", d)
+		} else if d[0].Status != 200 || !strings.Contains(d[0].Detail, "names the event as failed") {
+			t.Errorf("the letter does not say why: status %d, %q", d[0].Status, d[0].Detail)
 		}
 	})
 }

@@ -51,6 +51,7 @@ const (
 var (
 	ErrName         = errors.New("the name of a bucket must be 3 to 63 lower-case letters, digits and hyphens")
 	ErrKey          = errors.New("the key is not accepted")
+	ErrKeyLong      = errors.New("the key is longer than 1024 bytes") // comes with ErrKey
 	ErrNoBucket     = errors.New("there is no such bucket")
 	ErrBucketExists = errors.New("the bucket exists already")
 	ErrNotEmpty     = errors.New("the bucket is not empty")
@@ -65,6 +66,7 @@ var (
 	ErrCondition    = errors.New("a condition does not hold")
 	ErrTooLarge     = errors.New("the object is too large")
 	ErrMeta         = errors.New("the metadata is not accepted")
+	ErrMetaLarge    = errors.New("the metadata is larger than 2048 bytes") // comes with ErrMeta
 )
 
 // KV is where records are kept, a bucket of internal/bus. Revisions must grow over all

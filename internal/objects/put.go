@@ -16,16 +16,20 @@ type Condition struct {
 	ETag   string // it must have this one, without quotes; "*" for any
 }
 
-func (c Condition) holds(r *objectRecord) bool {
+// check fails with ErrCondition, and with ErrNoKey when there is no object to compare with.
+func (c Condition) check(r *objectRecord) error {
 	there := len(r.Versions) > 0 && !r.Versions[0].Marker
 	switch {
 	case c.Absent && there:
-		return false
+		return ErrCondition
 	case c.ETag == "":
-		return true
-	default:
-		return there && (c.ETag == "*" || c.ETag == r.Versions[0].ETag)
+		return nil
+	case !there:
+		return ErrNoKey
+	case c.ETag != "*" && c.ETag != r.Versions[0].ETag:
+		return ErrCondition
 	}
+	return nil
 }
 
 // Put is an object to be stored.
@@ -68,7 +72,8 @@ func (v *version) object(key string, versioned, current bool) Object {
 }
 
 // Put stores an object. It fails with ErrNoBucket, ErrKey, ErrMeta, ErrTooLarge, ErrCondition,
-// ErrTooMany (versions of the key), state.ErrFull, a *NotifyError, or what the body fails with.
+// ErrNoKey (the condition names an ETag, and there is no object), ErrTooMany (versions of
+// the key), state.ErrFull, a *NotifyError, or what the body fails with.
 func (s *Store) Put(ctx context.Context, p *Put) (Object, error) {
 	b, err := s.bucket(p.Namespace, p.Bucket)
 	if err != nil {
@@ -77,8 +82,10 @@ func (s *Store) Put(ctx context.Context, p *Put) (Object, error) {
 	if err := errors.Join(CheckKey(p.Key), p.check()); err != nil {
 		return Object{}, err
 	}
-	if rec, _, err := s.record(ctx, b, p.Key); err == nil && !p.Condition.holds(rec) {
-		return Object{}, ErrCondition // before the body is sent, if that can be
+	if rec, _, err := s.record(ctx, b, p.Key); err == nil {
+		if err := p.Condition.check(rec); err != nil {
+			return Object{}, err // before the body is sent, if that can be
+		}
 	}
 	id, err := newID()
 	if err != nil {
@@ -110,8 +117,8 @@ func (s *Store) Put(ctx context.Context, p *Put) (Object, error) {
 func (s *Store) publish(ctx context.Context, b *bucket, key string, v version, c Condition, undo func()) (Object, error) {
 	var o Object
 	undecided, err := s.change(ctx, b, key, func(r *objectRecord, rev uint64) ([]version, []Change, error) {
-		if !c.holds(r) {
-			return nil, nil, ErrCondition
+		if err := c.check(r); err != nil {
+			return nil, nil, err
 		}
 		v.Modified = s.config.Clock().UTC().Truncate(time.Millisecond)
 		v.After = r.upTo(rev)
@@ -274,7 +281,7 @@ func (s *Store) Delete(ctx context.Context, namespace, bucketName, key, versionI
 	}
 	var d Deleted
 	_, err = s.change(ctx, b, key, func(r *objectRecord, rev uint64) ([]version, []Change, error) {
-		if !c.holds(r) {
+		if c.check(r) != nil {
 			return nil, nil, ErrCondition
 		}
 		now := s.config.Clock().UTC().Truncate(time.Millisecond)

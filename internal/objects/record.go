@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -139,7 +140,7 @@ func (a *Attributes) check() error {
 		}
 	}
 	if size > MaxMeta {
-		return fmt.Errorf("user metadata has %d bytes, more than %d: %w", size, MaxMeta, ErrMeta)
+		return fmt.Errorf("user metadata has %d bytes: %w", size, errors.Join(ErrMetaLarge, ErrMeta))
 	}
 	return checkTags(a.Tags)
 }
@@ -180,8 +181,10 @@ func plainText(s string) bool {
 // somebody who makes file names of keys: with a dot segment or a slash in front.
 func CheckKey(key string) error {
 	switch {
-	case key == "" || len(key) > MaxKey:
+	case key == "":
 		return fmt.Errorf("it must have 1 to %d bytes: %w", MaxKey, ErrKey)
+	case len(key) > MaxKey:
+		return errors.Join(ErrKeyLong, ErrKey)
 	case !plainText(key):
 		return fmt.Errorf("it must be UTF-8 without control characters: %w", ErrKey)
 	case key[0] == '/':

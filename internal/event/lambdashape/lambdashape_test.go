@@ -35,9 +35,11 @@ func TestShapes(t *testing.T) {
 	}{
 		"SQS": {
 			[]*event.Message{with(message("m-1", "casemate.queue.message", `Test message.`, map[string]string{
-				"queue.kind": "sqs", "queue.name": "my-queue", "sqs.receivecount": "3", "sqs.groupid": "g", "sqs.attribute.Attr": "v", "header.bin.base64": "AQI=",
-			}), func(m *event.Message) { m.Extensions["sequence"] = "18849496460467696128" })},
-			`{"Records":[{"messageId":"m-1","receiptHandle":"m-1","body":"Test message.","attributes":{"ApproximateReceiveCount":"3","SentTimestamp":"1772366400123","SenderId":"000000000000","ApproximateFirstReceiveTimestamp":"1772366400123","MessageGroupId":"g","SequenceNumber":"18849496460467696128"},
+				"queue.kind": "sqs", "queue.name": "my-queue", "sqs.receivecount": "3", "sqs.groupid": "g", "header.Attr": "v", "header.bin.base64": "AQI=",
+				"sqs.attribute.SenderId": "AIDAIENQZJOLO23YVJ4VO", "sqs.attribute.SentTimestamp": "1523232000000", "sqs.attribute.ApproximateFirstReceiveTimestamp": "1523232000001",
+				"sqs.attribute.ApproximateReceiveCount": "3", "sqs.attribute.MessageGroupId": "g", "sqs.attribute.MessageDeduplicationId": "d", "sqs.attribute.SequenceNumber": "18849496460467696128",
+			}), func(m *event.Message) { m.Extensions["sequence"] = "7" })},
+			`{"Records":[{"messageId":"m-1","receiptHandle":"m-1","body":"Test message.","attributes":{"ApproximateReceiveCount":"3","SentTimestamp":"1523232000000","SenderId":"AIDAIENQZJOLO23YVJ4VO","ApproximateFirstReceiveTimestamp":"1523232000001","MessageGroupId":"g","MessageDeduplicationId":"d","SequenceNumber":"18849496460467696128"},
 			"messageAttributes":{"Attr":{"stringValue":"v","stringListValues":[],"binaryListValues":[],"dataType":"String"},"bin":{"binaryValue":"AQI=","stringListValues":[],"binaryListValues":[],"dataType":"Binary"}},
 			"md5OfBody":"e4e68fb7bd0e697a0ae8f1bb342846b3","eventSource":"aws:sqs","eventSourceARN":"arn:aws:sqs:xx-local-1:000000000000:my-queue","awsRegion":"xx-local-1"}]}`,
 		},

@@ -52,6 +52,13 @@ func sqsEvent(ms []*event.Message) any {
 			},
 			MessageAttributes: map[string]sqsAttribute{},
 		}
+		if n := m.Extensions["sequence"]; n != "" {
+			r.Attributes["SequenceNumber"] = n
+		}
+		// What SQS itself says of its message; a sender's attributes are beside it.
+		for _, h := range headers(m, "sqs.attribute.") {
+			r.Attributes[h.name] = string(h.value)
+		}
 		for _, n := range []string{m.Detail["sqs.receivecount"], m.Extensions["attempt"]} {
 			if n != "" {
 				r.Attributes["ApproximateReceiveCount"] = n
@@ -64,13 +71,8 @@ func sqsEvent(ms []*event.Message) any {
 		if group != "" {
 			r.Attributes["MessageGroupId"] = group
 		}
-		if n := m.Extensions["sequence"]; n != "" {
-			r.Attributes["SequenceNumber"] = n
-		}
-		for _, prefix := range []string{"header.", "sqs.attribute."} {
-			for _, h := range headers(m, prefix) {
-				r.MessageAttributes[h.name] = attribute(h)
-			}
+		for _, h := range headers(m, "header.") {
+			r.MessageAttributes[h.name] = attribute(h)
 		}
 		if !utf8.Valid(m.Data) {
 			r.Body = base64.StdEncoding.EncodeToString(m.Data)

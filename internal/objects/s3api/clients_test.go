@@ -167,7 +167,8 @@ listed = [o['Key'] for p in s3.get_paginator('list_objects_v2').paginate(Bucket=
 assert listed == sorted(listed, key=lambda k: k.encode()), listed
 assert 'hard/a+b' in listed and 'hard/a%20b' in listed and 'hard/ü/ñ/漢字' in listed and 'x' * 1024 in listed, listed
 assert s3.get_object(Bucket='boto', Key='hard/a%20b')['Body'].read() == b'a%20b'
-assert code(lambda: s3.put_object(Bucket='boto', Key='x' * 1025, Body=b'')) in ('InvalidArgument', 'KeyTooLongError')
+assert code(lambda: s3.put_object(Bucket='boto', Key='x' * 1025, Body=b'')) == 'KeyTooLongError'
+assert code(lambda: s3.put_object(Bucket='boto', Key='meta', Body=b'', Metadata={'a': 'x' * 2100})) == 'MetadataTooLarge'
 assert code(lambda: s3.put_object(Bucket='boto', Key='a/../../etc/passwd', Body=b'')) == 'InvalidArgument'
 # versions and markers
 s3.put_bucket_versioning(Bucket='boto', VersioningConfiguration={'Status': 'Enabled'})
@@ -189,7 +190,14 @@ assert len(r['Deleted']) == 2 and r['Errors'][0]['Code'] == 'InvalidArgument', r
 def once(i): return code(lambda: s3.put_object(Bucket='boto', Key='once', Body=str(i).encode(), IfNoneMatch='*'))
 with concurrent.futures.ThreadPoolExecutor(8) as pool: got = sorted(pool.map(once, range(16)))
 assert got.count('none') == 1 and got.count('PreconditionFailed') == 15, got
+# there is nothing that the ETag could be compared with
+assert code(lambda: s3.put_object(Bucket='boto', Key='nothing', Body=b'', IfMatch='"x"')) == 'NoSuchKey'
+assert code(lambda: s3.put_object(Bucket='boto', Key='once', Body=b'', IfMatch='"x"')) == 'PreconditionFailed'
 # copy, conditions, tags, presigned
+r = s3.copy_object(Bucket='boto', Key='summed', CopySource={'Bucket': 'boto', 'Key': 'hard/a+b'}, ChecksumAlgorithm='SHA256')
+want = base64.b64encode(hashlib.sha256(b'a+b').digest()).decode()
+assert r['CopyObjectResult']['ChecksumSHA256'] == want, r
+assert s3.head_object(Bucket='boto', Key='summed', ChecksumMode='ENABLED')['ChecksumSHA256'] == want
 s3.copy_object(Bucket='boto', Key='copy', CopySource={'Bucket': 'boto', 'Key': 'hard/a+b'}, MetadataDirective='REPLACE', Metadata={'k': 'v'})
 h = s3.head_object(Bucket='boto', Key='copy')
 assert h['Metadata'] == {'k': 'v'}

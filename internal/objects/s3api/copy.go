@@ -1,6 +1,8 @@
 package s3api
 
 import (
+	"encoding/base64"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -46,6 +48,8 @@ type copyDocument struct {
 	Xmlns        string   `xml:"xmlns,attr"`
 	LastModified stamp
 	ETag         string
+	sums
+	ChecksumType string `xml:",omitempty"`
 }
 
 func (x *exchange) copyObject() error {
@@ -91,6 +95,16 @@ func (x *exchange) copyObject() error {
 	}
 	defer body.Close()
 	p.Body = body
+	if algorithm := strings.ToLower(x.r.Header.Get(checksumHeader + "Algorithm")); algorithm != "" {
+		h := newChecksum(algorithm)
+		if h == nil {
+			return invalid("InvalidRequest", "the checksum's algorithm is not served: "+algorithm)
+		}
+		p.Body = io.TeeReader(body, h)
+		p.Checksums = func() map[string]string {
+			return map[string]string{algorithm: base64.StdEncoding.EncodeToString(h.Sum(nil))}
+		}
+	}
 	o, err := x.Store.Put(x.r.Context(), p)
 	if err != nil {
 		return err
@@ -100,7 +114,9 @@ func (x *exchange) copyObject() error {
 	}
 	x.stored(&o)
 	x.w.Header().Del("ETag")
-	x.document(http.StatusOK, copyDocument{Xmlns: xmlns, LastModified: stamp(o.Modified), ETag: quote(o.ETag)})
+	x.document(http.StatusOK, copyDocument{
+		Xmlns: xmlns, LastModified: stamp(o.Modified), ETag: quote(o.ETag), sums: sumsOf(o.Checksums), ChecksumType: o.ChecksumType,
+	})
 	return nil
 }
 

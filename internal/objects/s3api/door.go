@@ -136,10 +136,14 @@ func splitTarget(path, host string, domains []string) (bucket, key string, err e
 		host = h
 	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	longest := "" // one name may lie below another, and is no bucket of that
 	for _, d := range domains {
-		if b, ok := strings.CutSuffix(host, "."+d); ok && b != "" {
-			return b, decoded, nil
+		if strings.HasSuffix("."+host, "."+d) && len(d) > len(longest) {
+			longest = d
 		}
+	}
+	if b, ok := strings.CutSuffix(host, "."+longest); ok && b != "" && longest != "" {
+		return b, decoded, nil
 	}
 	bucket, key, _ = strings.Cut(decoded, "/")
 	if bucket == "" && key != "" {

@@ -45,6 +45,8 @@ var known = []struct {
 	{objects.ErrBucketExists, http.StatusConflict, "BucketAlreadyOwnedByYou"},
 	{objects.ErrNotEmpty, http.StatusConflict, "BucketNotEmpty"},
 	{objects.ErrName, http.StatusBadRequest, "InvalidBucketName"},
+	{objects.ErrKeyLong, http.StatusBadRequest, "KeyTooLongError"},
+	{objects.ErrMetaLarge, http.StatusBadRequest, "MetadataTooLarge"},
 	{objects.ErrKey, http.StatusBadRequest, "InvalidArgument"},
 	{objects.ErrMeta, http.StatusBadRequest, "InvalidArgument"},
 	{objects.ErrTooMany, http.StatusBadRequest, "TooMany"},

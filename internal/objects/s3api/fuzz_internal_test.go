@@ -66,6 +66,26 @@ func FuzzTarget(f *testing.F) {
 	})
 }
 
+func TestTargets(t *testing.T) {
+	t.Parallel()
+	domains := []string{"example.com", "s3.example.com", "localhost"}
+	for target, want := range map[[2]string][2]string{
+		{"/b-1/k/l", "127.0.0.1:8445"}:                {"b-1", "k/l"},
+		{"/b-1/k/l", "localhost:8445"}:                {"b-1", "k/l"},
+		{"/b-1/k/l", "S3.Example.COM.:8445"}:          {"b-1", "k/l"}, // is a name of the node, not a bucket below another
+		{"/k/l", "photos.s3.example.com"}:             {"photos", "k/l"},
+		{"/k/l", "shop.photos.localhost:8445"}:        {"shop.photos", "k/l"},
+		{"/", "photos.localhost"}:                     {"photos", ""},
+		{"/b-1/k", "notlocalhost"}:                    {"b-1", "k"},
+		{"/b-1/k%2F%2e", "photos.localhost.evil.com"}: {"b-1", "k/."},
+	} {
+		bucket, key, err := splitTarget(target[0], target[1], domains)
+		if err != nil || bucket != want[0] || key != want[1] {
+			t.Errorf("%v: got %q, %q, %v; want %v", target, bucket, key, err, want)
+		}
+	}
+}
+
 func TestCRCsCombine(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(1, 2))

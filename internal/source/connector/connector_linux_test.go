@@ -185,8 +185,11 @@ func TestConnectorsThatMisbehaveAreEndedAndStartedAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			k := kind(t, program, name, func(c *connector.Config) {
-				if name == "silent" || name == "deaf" {
+				switch name {
+				case "silent":
 					c.Answer = 500 * time.Millisecond
+				case "deaf":
+					c.Answer = 3 * time.Second // it says first that it is ready
 				}
 			})
 			f, l := bind(t, name, nil)

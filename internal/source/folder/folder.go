@@ -7,10 +7,11 @@
 // RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS), so that nothing can be exchanged in between.
 //
 // Only complete files: one that somebody closed after writing, or that was moved into the
-// folder. Of a file that lay there when the watch began, and may be being written, it
-// is taken as a sign that it has not changed for as long as Settle says; a writer
-// that pauses longer is taken for done. Who writes several times or wants to be sure writes elsewhere
-// on the same file system, or under a name that the trigger leaves out, and renames.
+// folder, or linked. Of a linked one and of one that lay there when the watch began, both
+// of which may be being written, it is taken as a sign that it has not changed for as long
+// as Settle says; a writer that pauses longer is taken for done. Who writes several times or
+// wants to be sure writes elsewhere on the same file system, or under a name that the
+// trigger leaves out, and renames.
 //
 // An event's id is made of path, inode, time and size, so a file is told of once, also
 // after a restart; what was told is kept in the Store, up to some million files. A

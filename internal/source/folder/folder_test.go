@@ -191,6 +191,33 @@ func TestOnlyCompleteFiles(t *testing.T) {
 	w.want("removed big")
 }
 
+// link(2) makes a complete file under a name, and the kernel tells of it as of one that
+// will be written.
+func TestLinkedFilesAreComplete(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.start(`{"root":"inbox","exclude":["*.part"],"settleNanos":1000000000}`)
+	link := func(from, to string) {
+		t.Helper()
+		if err := os.Link(filepath.Join(w.root, from), filepath.Join(w.root, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.write("old.part", "1")
+	w.old("old.part")
+	link("old.part", "old")
+	w.want("created old")
+	w.write("young.part", "1")
+	link("young.part", "young")
+	w.want("created young")
+	// As programs for mail deliver: the old name goes away at once.
+	w.write("mail.part", "1")
+	w.old("mail.part")
+	link("mail.part", "mail")
+	os.Remove(filepath.Join(w.root, "mail.part"))
+	w.want("created mail")
+}
+
 func TestAfterARestartOnlyWhatIsNew(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -281,6 +308,57 @@ func TestNothingLeadsOutOfTheFolder(t *testing.T) {
 	}
 	w.write("y", "")
 	w.want("created y")
+}
+
+// watches says whether a watch of these settings begins at all.
+func watches(t *testing.T, root, settings string) bool {
+	t.Helper()
+	k, err := folder.New(map[string]folder.Root{"inbox": {Path: root, Namespaces: []string{"*"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	began := false
+	err = k.Run(ctx, source.Binding{
+		Ref: function.Ref{Namespace: "default", Name: "f"}, Trigger: trigger(settings), Sink: make(sink), Clock: time.Now,
+		Store: &memory{values: map[string][]byte{}}, Log: slog.New(slog.DiscardHandler),
+		Report: func(h source.Health) {
+			if h.State == source.Running {
+				began = true
+				cancel()
+			}
+		},
+	})
+	return began || err == nil
+}
+
+// A path of the settings leads through folders alone: who may write there must not choose,
+// by a link or a mount, what is watched.
+func TestThePathLeadsThroughNoLinkAndNoMount(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	os.MkdirAll(filepath.Join(root, "real", "in"), 0o700)
+	os.Symlink("real", filepath.Join(root, "link"))
+	if !watches(t, root, `{"root":"inbox","path":"real/in"}`) {
+		t.Error("the folder itself is not watched")
+	}
+	if watches(t, root, `{"root":"inbox","path":"link/in"}`) {
+		t.Error("a link is followed")
+	}
+	device := func(p string) uint64 {
+		var st syscall.Stat_t
+		if err := syscall.Stat(p, &st); err != nil {
+			t.Skipf("%s: %v", p, err)
+		}
+		return uint64(st.Dev) //nolint:unconvert // is narrower elsewhere
+	}
+	if device("/dev") == device("/dev/pts") {
+		t.Skip("/dev/pts is no file system of its own here")
+	}
+	if watches(t, "/dev", `{"root":"inbox","path":"pts"}`) {
+		t.Error("another file system is watched")
+	}
 }
 
 // TestWhatIsMovedInMustBeAFile moves in what is none, which the kernel tells like a file.

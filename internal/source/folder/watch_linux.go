@@ -172,13 +172,38 @@ func (w *watcher) notice(ctx context.Context, n notice) (rescan bool, err error)
 		err = w.file(ctx, p, true)
 	case n.mask&(unix.IN_DELETE|unix.IN_MOVED_FROM) != 0:
 		err = w.removed(ctx, p)
-	default: // made, but not complete
-		return false, nil
+	default: // made, and complete only if it is one more name of a file that is
+		rescan, err = w.linked(ctx, p)
 	}
 	if err != nil {
 		return false, err
 	}
-	return false, w.seen.Save(ctx)
+	return rescan, w.seen.Save(ctx)
+}
+
+// linked tells of a file that link(2) put there: the kernel says no more of that than of
+// one that is about to be written. rescan means that it is too young to be taken for
+// complete.
+func (w *watcher) linked(ctx context.Context, p string) (rescan bool, err error) {
+	f, err := w.open(p, unix.O_PATH)
+	if err != nil {
+		return false, nil //nolint:nilerr // it has gone, or is no file below the root
+	}
+	i, err := f.Stat()
+	_ = f.Close() // only read
+	if err != nil {
+		return false, nil //nolint:nilerr // the same
+	}
+	st, ok := i.Sys().(*syscall.Stat_t)
+	// Who links a file often takes its old name away at once; one just made is never old.
+	if !ok || st.Nlink < 2 && w.b.Clock().Sub(i.ModTime()) < time.Duration(w.s.SettleTime) {
+		return false, nil
+	}
+	err = w.file(ctx, p, false)
+	if errors.Is(err, errYoung) {
+		return true, nil
+	}
+	return false, err
 }
 
 // open opens what is at a path below the root, and nothing that is elsewhere.

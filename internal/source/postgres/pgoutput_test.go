@@ -2,8 +2,11 @@ package postgres
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/casemate-dev/casemate/internal/event/cloudevent/strictjson"
 
 	"github.com/casemate-dev/casemate/internal/event"
 )
@@ -38,6 +41,15 @@ func TestValuesBecomeJSON(t *testing.T) {
 		{oidJSONB, `{"a": [1, null]}`, `{"a": [1, null]}`},
 		{oidJSON, deep, string(deepString)},
 		{oidJSON, `"[[[["`, `"[[[["`},
+		// The door refuses these, and the row they stand in with them.
+		{oidJSON, `{"a": 1, "a": 2}`, `"{\"a\": 1, \"a\": 2}"`},
+		{oidJSON, `[{"a": {"b": 1, "\u0062": 2}}]`, `"[{\"a\": {\"b\": 1, \"\\u0062\": 2}}]"`},
+		{oidJSON, `{"a": {"a": 1}, "b": "e1111,1"}`, `{"a": {"a": 1}, "b": "e1111,1"}`},
+		{oidJSON, `[1e1000]`, `"[1e1000]"`},
+		{oidJSON, `[1e+999,-0.1E-007]`, `[1e+999,-0.1E-007]`},
+		{oidJSONB, strings.Repeat("7", maxNumber), strings.Repeat("7", maxNumber)},
+		{oidJSONB, strings.Repeat("7", maxNumber+1), `"` + strings.Repeat("7", maxNumber+1) + `"`},
+		{199, `{"{\"a\":1,\"a\":2}",1}`, `["{\"a\":1,\"a\":2}",1]`},
 		{oidBytea, `\x00ff`, `"AP8="`},
 		{oidBytea, `\x`, `""`},
 		{oidTimestamptz, "2024-02-29 23:59:59.123456+00", `"2024-02-29T23:59:59.123456Z"`},
@@ -74,6 +86,9 @@ func FuzzValue(f *testing.F) {
 	f.Fuzz(func(t *testing.T, oid uint32, text []byte) {
 		if got := appendValue(nil, oid, text); !json.Valid(got) || !utf8.Valid(got) {
 			t.Errorf("type %d, %q became %q", oid, text, got)
+		}
+		if oid == oidJSON && strictjson.Check(appendValue(nil, oid, text), maxNesting) != nil {
+			t.Errorf("%q became what the door refuses", text)
 		}
 	})
 }

@@ -44,7 +44,8 @@
 //	smallint, integer, bigint, oid  number; a string beyond ±(2^53-1)
 //	real, double precision          number; NaN and Infinity as strings
 //	numeric                         number with at most 15 digits, otherwise a string
-//	json, jsonb                     as it is; as a string when nested deeper than 50
+//	json, jsonb                     as it is; as a string when it is nested deeper than 50, has
+//	                                a name twice in an object, or a number of more than 1000 characters
 //	bytea                           base64
 //	timestamptz                     RFC 3339 in UTC; infinity and years beyond 9999 as PostgreSQL writes them
 //	timestamp                       the same without zone, since it has none

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
+	"github.com/casemate-dev/casemate/internal/event/cloudevent/strictjson"
 	"github.com/casemate-dev/casemate/internal/jsontext"
 )
 
@@ -21,9 +22,10 @@ const (
 	oidTimestamp, oidTimestamptz                                    = 1114, 1184
 	oidName, oidText, oidBpchar, oidVarchar, oidDate, oidTime       = 19, 25, 1042, 1043, 1082, 1083
 	oidInterval, oidUUID, oidInet, oidCIDR                          = 1186, 2950, 869, 650
-	maxNesting                                                      = 50 // of embedded JSON: with what stands around it below the 64 that the door allows
-	maxDimensions                                                   = 6  // of arrays, PostgreSQL's own bound
-	maxSafeDigits                                                   = 15 // of a decimal that survives a double
+	maxNesting                                                      = 50      // of embedded JSON: with what stands around it below the 64 that the door allows
+	maxNumber, maxExponentDigits                                    = 1000, 3 // of embedded JSON, as the door has them
+	maxDimensions                                                   = 6       // of arrays, PostgreSQL's own bound
+	maxSafeDigits                                                   = 15      // of a decimal that survives a double
 	maxSafeInteger                                            int64 = 1<<53 - 1
 )
 
@@ -103,8 +105,13 @@ func appendValue(dst []byte, oid uint32, text []byte) []byte {
 		if number(text) && safeDecimal(text) {
 			return append(dst, text...)
 		}
-	case oidJSON, oidJSONB:
-		if utf8.Valid(text) && shallow(text) && json.Valid(text) {
+	case oidJSON:
+		// This type keeps the text as it was written, also with a name twice.
+		if tame(text) && strictjson.Check(text, maxNesting) == nil {
+			return append(dst, text...)
+		}
+	case oidJSONB:
+		if utf8.Valid(text) && tame(text) && json.Valid(text) {
 			return append(dst, text...)
 		}
 	case oidBytea:
@@ -201,11 +208,28 @@ func zoneless(text []byte) bool {
 	return true
 }
 
-// shallow says whether JSON is nested no deeper than maxNesting.
-func shallow(text []byte) bool {
+// tame says whether JSON is nested no deeper than maxNesting and has no number beyond
+// what the door lets pass: one such value must not keep its row from the function.
+func tame(text []byte) bool {
 	depth, quoted := 0, false
+	number, exponent := 0, -1 // characters of the number that is being read; digits of its exponent
 	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
+		c := text[i]
+		if !quoted && (c >= '0' && c <= '9' || c == '.' || c == '+' || c == '-') {
+			if number++; exponent >= 0 && c >= '0' {
+				exponent++
+			}
+			if number > maxNumber || exponent > maxExponentDigits {
+				return false
+			}
+			continue
+		}
+		if !quoted && number > 0 && (c == 'e' || c == 'E') {
+			number, exponent = number+1, 0
+			continue
+		}
+		number, exponent = 0, -1
+		switch {
 		case quoted && c == '\\':
 			i++
 		case c == '"':

@@ -2,7 +2,6 @@ package servertest
 
 import (
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 )
@@ -40,7 +39,7 @@ func (n *NATS) Restart() {
 	}
 	s.Start()
 	n.running = s
-	if !s.ReadyForConnections(30 * time.Second) {
+	if !s.ReadyForConnections(Patience) {
 		n.t.Fatal("the NATS server is not ready")
 	}
 }

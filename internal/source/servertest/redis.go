@@ -66,7 +66,7 @@ func command(ctx context.Context, port int, words ...string) (string, error) {
 		return "", err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil { //nolint:forbidigo // a deadline of the kernel is in wall-clock time
+	if err := c.SetDeadline(time.Now().Add(Patience)); err != nil { //nolint:forbidigo // a deadline of the kernel is in wall-clock time
 		return "", err
 	}
 	var b strings.Builder

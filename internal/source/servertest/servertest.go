@@ -21,8 +21,9 @@ import (
 	"time"
 )
 
-// Patience is how long a test waits for something that must happen.
-const Patience = 90 * time.Second
+// Patience is how long a test waits for something that must happen: only a failure
+// reaches it.
+const Patience = 5 * time.Minute
 
 // Program finds a program, also where only root looks for them.
 func Program(t testing.TB, name string) string {
@@ -127,7 +128,7 @@ func Eventually(ctx context.Context, try func(context.Context) error) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		one, stop := context.WithTimeout(ctx, 5*time.Second)
+		one, stop := context.WithTimeout(ctx, 30*time.Second)
 		err := try(one)
 		stop()
 		if err == nil {

@@ -1,9 +1,13 @@
 package webhook
 
 import (
+	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/casemate-dev/casemate/internal/source"
 )
 
 func address4(n int) netip.Addr {
@@ -21,24 +25,108 @@ func admitted(p *pace, now time.Time, from netip.Addr, size int64, n int) int {
 	return in
 }
 
-func TestAttackOneAddressGetsHalfOfTheRate(t *testing.T) {
+func TestAttackStrangersKeepOutNobodyWhoIsKnown(t *testing.T) {
 	t.Parallel()
 	p := newPace(100)
-	if n := admitted(p, instant, address4(1), 10, 1000); n != 50 {
-		t.Errorf("a stranger: %d", n)
+	provider := address4(0)
+	if n := admitted(p, instant, provider, 10, 1000); n != 50 {
+		t.Errorf("the provider as a stranger: %d", n)
 	}
-	if n := admitted(p, instant, address4(2), 10, 1000); n != 50 {
-		t.Errorf("the provider beside it: %d", n)
+	p.believe(instant, provider)
+	now := instant.Add(time.Hour)
+	strangers := 0
+	for i := range 100 {
+		n := admitted(p, now, address4(1+i), 10, 1000)
+		if strangers += n; n > 50 {
+			t.Errorf("one stranger: %d", n)
+		}
 	}
-	if n := admitted(p, instant, address4(3), 10, 1000); n != 0 {
-		t.Errorf("beyond the whole: %d", n)
+	if strangers != strangersTimes*100 {
+		t.Errorf("all strangers: %d", strangers)
 	}
-	if wait := p.admit(instant, address4(3), 10); wait <= 0 || wait > time.Second {
-		t.Errorf("it is to wait %v", wait)
+	if wait := p.admit(now, address4(200), 10); wait <= 0 || wait > time.Second {
+		t.Errorf("one more is to wait %v", wait)
 	}
-	later := instant.Add(time.Second)
-	if n := admitted(p, later, address4(3), 10, 1000); n != 50 {
+	if n := admitted(p, now, provider, 10, 1000); n != 100 {
+		t.Errorf("the provider beside them: %d", n)
+	}
+	if wait := p.admit(now, provider, 10); wait <= 0 || wait > time.Second {
+		t.Errorf("the provider is to wait %v", wait)
+	}
+	if n := admitted(p, now.Add(time.Second), provider, 10, 1000); n != 100 {
 		t.Errorf("a second later: %d", n)
+	}
+}
+
+func TestAttackKnownAddressesWithoutEnd(t *testing.T) {
+	t.Parallel()
+	p := newPace(10)
+	for i := range 2 * maxSenders {
+		p.believe(instant.Add(time.Duration(i)*time.Second), address4(i))
+		p.believe(instant.Add(time.Duration(i)*time.Second), address4(0)) // comes all the time
+	}
+	if len(p.known) != maxSenders {
+		t.Errorf("%d are known", len(p.known))
+	}
+	for i, want := range map[int]bool{0: true, 1: false, 2*maxSenders - 1: true} {
+		who, _ := network(address4(i))
+		if got := p.known[who] != nil; got != want {
+			t.Errorf("address %d is known: %v", i, got)
+		}
+	}
+	p.believe(instant, netip.Addr{})
+	if len(p.known) != maxSenders {
+		t.Error("who has no address is known")
+	}
+}
+
+// The trigger's rate is for what was verified: neither what is refused nor what comes a
+// second time uses it up, nor does either make its sender known.
+func TestAttackOnlyWhatIsVerifiedAndNewCounts(t *testing.T) {
+	t.Parallel()
+	o := opened(t, strings.Replace(timedSettings, `{"path"`, `{"rate":2,"path"`, 1), secrets(map[string]string{"key": testKey}), &memory{})
+	send := func(from int, r Request) error {
+		r.From = address4(from)
+		_, err := o.receive(t, r)
+		return err
+	}
+	known := func(from int) bool {
+		who, _ := network(address4(from))
+		return o.hooks.doors[address{"shop", "/in"}].pace.known[who] != nil
+	}
+	forged := timed("x", instant, "x")
+	forged.Body = []byte("y")
+	for range 10 {
+		if send(1, forged) == nil {
+			t.Error("what nobody signed was taken")
+		}
+	}
+	first := timed("a", instant, "x")
+	if err := send(2, first); err != nil {
+		t.Error(err)
+	}
+	for range 10 {
+		if err := send(3, first); err != nil {
+			t.Errorf("a copy: %v", err)
+		}
+	}
+	if known(1) || !known(2) || known(3) {
+		t.Errorf("known are %v, %v and %v; want the second alone", known(1), known(2), known(3))
+	}
+	if err := send(4, timed("b", instant, "x")); err != nil {
+		t.Error(err)
+	}
+	var no *Refusal
+	var busy *source.BusyError
+	if err := send(2, timed("c", instant, "x")); !errors.As(err, &no) || no.Status() != 429 || !errors.As(err, &busy) || busy.RetryAfter <= 0 {
+		t.Errorf("beyond the rate: %v", err)
+	}
+	o.wait(time.Second)
+	if err := send(2, timed("c", instant, "x")); err != nil {
+		t.Errorf("a second later: %v", err)
+	}
+	if o.sink.count() != 3 {
+		t.Errorf("%d events", o.sink.count())
 	}
 }
 

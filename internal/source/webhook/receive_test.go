@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/casemate-dev/casemate/internal/event/cloudevent"
 	"github.com/casemate-dev/casemate/internal/function"
 	"github.com/casemate-dev/casemate/internal/source"
 )
@@ -448,4 +449,36 @@ func TestCloudEventsHandshake(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	wantCode(t, verifier(t, timedSettings, map[string]string{"key": testKey}), instant, Request{Method: "OPTIONS"}, BadMethod)
+}
+
+// What is too large is refused before anything is computed over it.
+func TestAttackOversizedBodies(t *testing.T) {
+	t.Parallel()
+	v := verifier(t, `{"path":"/in","provider":"github"}`, map[string]string{"key": testKey})
+	body := strings.Repeat("x", cloudevent.MaxBody+1)
+	for name, signature := range map[string]string{"forged": strings.Repeat("00", 32), "signed": hex.EncodeToString(mac256(testKey, body))} {
+		r := post(body, "x-hub-signature-256", "sha256="+signature, "x-github-event", "push", "x-github-delivery", "1", "content-type", "application/json")
+		if _, err := v.Verify(instant, r); err == nil {
+			t.Errorf("%s: taken", name)
+		} else if no := (*Refusal)(nil); !errors.As(err, &no) || no.Code != TooLarge {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+// A signature is good for as long as its time: what a function logs must not have it.
+func TestSignaturesAreNotShown(t *testing.T) {
+	t.Parallel()
+	v := verifier(t, `{"path":"/in","provider":"github"}`, map[string]string{"key": testKey})
+	signed := "sha256=" + hex.EncodeToString(mac256(testKey, "{}"))
+	m := taken(t, v, instant, post("{}", "x-hub-signature-256", signed, "x-github-event", "push", "x-github-delivery", "1", "content-type", "application/json",
+		"x-github-copy-signature", signed, "webhook-signature", signed, "x-slack-signature", signed, "x-github-hook-id", "7"))
+	if m.Detail["header.x-github-hook-id"] != "7" {
+		t.Errorf("got %v", m.Detail)
+	}
+	for name, value := range m.Detail {
+		if strings.Contains(value, signed) {
+			t.Errorf("%s shows the signature", name)
+		}
+	}
 }

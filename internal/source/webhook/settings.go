@@ -53,9 +53,10 @@ type Settings struct {
 	// Headers are names of more headers that the function gets to see. No provider signs
 	// them.
 	Headers []string `json:"headers,omitempty"`
-	// Rate is how many requests a second are looked at, from one address half of them at
-	// most; one of more than 64 KiB counts as several. What comes beyond is told to come
-	// later. Without it they are DefaultRate.
+	// Rate is how many verified requests a second are let in. Before they are verified, an
+	// address that nothing verified came from yet may send half as many, and all of those
+	// together four times as many; one of more than 64 KiB counts as several. What comes
+	// beyond is told to come later. Without it the rate is DefaultRate.
 	Rate int `json:"rate,omitempty"`
 
 	HMAC        *HMACSettings       `json:"hmac,omitempty"`

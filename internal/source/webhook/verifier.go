@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
@@ -32,6 +33,7 @@ type Request struct {
 	Method string
 	Header map[string][]string
 	Body   []byte
+	From   netip.Addr // invalid when it is not known; then it stays a stranger's
 }
 
 // Delivery is what a verified request holds.

@@ -4,8 +4,8 @@
 // It may import source, event and cloudevent, and leaves. node hands Hooks.Receive to the
 // gateway, which has the request; the source itself only waits.
 //
-// How many requests are looked at has a bound, for each trigger and for each address
-// (Hooks.Admit). The raw body is verified before anything in it is read. Comparisons take the same time
+// How many requests are looked at has a bound, for each address and for all strangers
+// (Hooks.Admit), and so has how many are let in (pace). The raw body is verified before anything in it is read. Comparisons take the same time
 // for a nearly right signature as for a wrong one, every active key is tried each time,
 // and no answer says which of them was right. What decides about an event (its id, type,
 // subject) is taken from what the sender signed wherever it signed it; what each
@@ -170,6 +170,10 @@ func (d *door) receive(ctx context.Context, r Request) (Answer, *Refusal) {
 	}
 	if len(fresh) == 0 {
 		return accepted, nil
+	}
+	d.pace.believe(now, r.From)
+	if wait := d.pace.take(now); wait > 0 {
+		return Answer{}, notTaken(&source.BusyError{RetryAfter: wait})
 	}
 	if !d.replays.Room(now, len(ids)) {
 		return Answer{}, refuse(Busy, "more requests came than can be told from replays")

@@ -225,7 +225,7 @@ func TestHeldMessagesAreReportedInProgress(t *testing.T) {
 	n := servertest.StartNATS(t, nil)
 	js, publish := stream(t, n.Port, "SLOW")
 	if _, err := js.CreateConsumer(t.Context(), "SLOW", jetstream.ConsumerConfig{
-		Durable: "mine", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 4 * time.Second, // it is told thrice: a slow machine may be late
+		Durable: "mine", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 12 * time.Second, // it is told thrice: a slow machine may be late
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func TestHeldMessagesAreReportedInProgress(t *testing.T) {
 	}
 	f.Run(t, nats.Kind{}, nil)
 	<-blocked
-	// Three rounds of reports are a whole time and more after which they would be lost.
+	// Three intervals between rounds of reports are the time after which they would be lost.
 	for range 4 * 10 {
 		select {
 		case m := <-progress:

@@ -184,7 +184,7 @@ var colors = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
 func runCommand(ts *testscript.TestScript, args []string) int {
 	s := on(ts)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var out, errs bytes.Buffer
 	stdin := io.Reader(strings.NewReader(s.stdin))

@@ -10,8 +10,8 @@ import (
 	"github.com/casemate-dev/casemate/api"
 )
 
-// patience bounds how long a test waits for what must come.
-const patience = 20 * time.Second
+// patience bounds how long a test waits for what must come: only a failure reaches it.
+const patience = 2 * time.Minute
 
 // watched is a writer that can be waited on.
 type watched struct {

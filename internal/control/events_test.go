@@ -294,7 +294,7 @@ func TestTailFollowsAndEndsWithTheNode(t *testing.T) {
 	}
 	r.events.store("default", "topic.orders", "secret", "order.created", time.Now())
 	r.events.stream.more = make(chan struct{})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var got []string
 	var last error

@@ -39,7 +39,7 @@ func FuzzRequest(f *testing.F) {
 		client, other := net.Pipe()
 		defer client.Close()
 		l.conns <- other
-		_ = client.SetDeadline(time.Now().Add(3 * time.Second))
+		_ = client.SetDeadline(time.Now().Add(hang))
 		before := w.invoker.count.Load()
 		go func() {
 			_, _ = client.Write(request)
@@ -103,7 +103,7 @@ func FuzzAnswer(f *testing.F) {
 		go func() { done <- server.Serve(l) }()
 		client, other := net.Pipe()
 		l.conns <- other
-		_ = client.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = client.SetDeadline(time.Now().Add(hang))
 		go func() { _, _ = io.WriteString(client, get1("/open")) }()
 		stream, _ := io.ReadAll(client)
 		_ = server.Close()

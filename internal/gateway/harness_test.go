@@ -139,7 +139,8 @@ type world struct {
 	keys    *fakeKeys
 	invoker *fakeInvoker
 	logs    *syncBuffer
-	addr    string // of the TLS server, once served
+	addr    string        // of the TLS server, once served
+	pipes   *pipeListener // of the server in a bubble, instead
 	client  *http.Client
 }
 
@@ -208,6 +209,11 @@ func clientTLS(protocols ...string) *tls.Config {
 // served starts the real server on a loopback socket.
 func served(t testing.TB, limits Limits, routes ...Route) *world {
 	t.Helper()
+	for _, l := range []*time.Duration{&limits.HeaderTime, &limits.BodyGrace} {
+		if *l == 0 {
+			*l = hang // a busy machine is not a slow client
+		}
+	}
 	w := newWorld(t, limits, routes...)
 	w.serve(t)
 	return w
@@ -225,7 +231,7 @@ func (w *world) serve(t testing.TB) {
 	go func() { done <- server.ServeTLS(w.Listener(l), "", "") }()
 	transport := &http.Transport{TLSClientConfig: clientTLS(), ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 64}
 	w.client = &http.Client{
-		Transport: transport, Timeout: 20 * time.Second,
+		Transport: transport, Timeout: hang,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	t.Cleanup(func() {
@@ -240,12 +246,20 @@ func (w *world) serve(t testing.TB) {
 // dial opens one TLS connection speaking HTTP/1.1, or another protocol.
 func (w *world) dial(t testing.TB, protocol string) *tls.Conn {
 	t.Helper()
+	if w.pipes != nil {
+		c := tls.Client(w.pipe(), clientTLS(protocol))
+		if err := c.HandshakeContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
 	c, err := tls.Dial("tcp", w.addr, clientTLS(protocol))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(hang))
 	return c
 }
 
@@ -361,12 +375,15 @@ func (w *world) rawAnswer(t testing.TB, request string) answer {
 	return collect(t, resp)
 }
 
+// hang is how long a test waits for what must come: only a failure reaches it.
+const hang = 2 * time.Minute
+
 // eventually waits for a condition that another goroutine brings about.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(10 * time.Second)
+	limit := time.After(hang)
 	for !ok() {
 		select {
 		case <-tick.C:

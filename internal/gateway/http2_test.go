@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/casemate-dev/casemate/internal/invoke"
 )
@@ -159,19 +158,18 @@ func TestAttackContinuationFlood(t *testing.T) {
 }
 
 func TestAttackPingFlood(t *testing.T) {
-	t.Parallel()
-	w := served(t, Limits{})
-	c := w.http2(t, "") // and never read the acknowledgements
-	many := strings.Repeat(frame(framePing, 0, 0, "12345678"), 4096)
-	_ = c.SetWriteDeadline(time.Now().Add(3 * time.Second))
-	for range 500 {
-		if _, err := io.WriteString(c, many); err != nil {
-			break
+	still(t, Limits{}, func(t *testing.T, w *world) {
+		c := w.http2(t, "") // and never read the acknowledgements
+		many := strings.Repeat(frame(framePing, 0, 0, "12345678"), 4096)
+		for range 500 {
+			if _, err := io.WriteString(c, many); err != nil {
+				break
+			}
 		}
-	}
-	if a := w.do(t, "GET", "/open", nil); a.status != 200 {
-		t.Errorf("another client gets %d", a.status)
-	}
+		if a := w.do(t, "GET", "/open", nil); a.status != 200 {
+			t.Errorf("another client gets %d", a.status)
+		}
+	})
 }
 
 func TestAttackHTTP2Heads(t *testing.T) {
@@ -219,28 +217,28 @@ func TestAttackHTTP2Heads(t *testing.T) {
 }
 
 func TestAttackSlowBodyHTTP2(t *testing.T) {
-	t.Parallel()
-	w := served(t, Limits{BodyGrace: 200 * time.Millisecond})
-	c := w.http2(t, "")
-	c.send(t, frame(frameHeaders, flagEndHeaders, 1, head("POST", "/open", "localhost"))+frame(frameData, 0, 1, "x"))
-	if got := c.body(); !strings.Contains(got, "request_timeout") {
-		t.Errorf("got %.300q", got)
-	}
-	if n := w.invoker.count.Load(); n != 0 {
-		t.Errorf("functions were started %d times", n)
-	}
+	still(t, Limits{}, func(t *testing.T, w *world) {
+		c := w.http2(t, "")
+		c.send(t, frame(frameHeaders, flagEndHeaders, 1, head("POST", "/open", "localhost"))+frame(frameData, 0, 1, "x"))
+		if got := c.body(); !strings.Contains(got, "request_timeout") {
+			t.Errorf("got %.300q", got)
+		}
+		if n := w.invoker.count.Load(); n != 0 {
+			t.Errorf("functions were started %d times", n)
+		}
+	})
 }
 
 // TestAttackZeroWindow gives the server no room to answer in, so that each
 // stream holds its answer.
 func TestAttackZeroWindow(t *testing.T) {
-	t.Parallel()
-	w := served(t, Limits{AnswerGrace: 200 * time.Millisecond})
-	c := w.http2(t, "\x00\x04\x00\x00\x00\x00") // SETTINGS_INITIAL_WINDOW_SIZE 0
-	c.send(t, frame(frameHeaders, flagEndHeaders|flagEndStream, 1, head("GET", "/open", "localhost")))
-	if got := c.body(); got != "stream reset" {
-		t.Errorf("got %.300q", got)
-	}
+	still(t, Limits{}, func(t *testing.T, w *world) {
+		c := w.http2(t, "\x00\x04\x00\x00\x00\x00") // SETTINGS_INITIAL_WINDOW_SIZE 0
+		c.send(t, frame(frameHeaders, flagEndHeaders|flagEndStream, 1, head("GET", "/open", "localhost")))
+		if got := c.body(); got != "stream reset" {
+			t.Errorf("got %.300q", got)
+		}
+	})
 }
 
 func TestHTTP2IsSpoken(t *testing.T) {

@@ -485,6 +485,18 @@ func TestTriggersThatCannotBeAreRefused(t *testing.T) {
 		"in:\n  schedule: {cron: 61 * * * *}\n":                                         "cron",
 		"in:\n  amqp: {queue: q}\n  connection: nowhere\n  schema: none\n  reason: r\n": "nowhere",
 		"in:\n  folder: {root: etc}\n":                                                  "root",
+		// Nothing refers across namespaces, in any field.
+		"in:\n  topic: {topic: shop/work}\n  schema: none\n  reason: r\n":                                     "topic",
+		"in:\n  topic: {topic: shop.work}\n  schema: none\n  reason: r\n":                                     "topic",
+		"in:\n  bucket: {bucket: shop.photos}\n":                                                              "bucket",
+		"in:\n  kv: {bucket: shop/flags}\n  schema: none\n  reason: r\n":                                      "bucket",
+		"in:\n  folder: {root: ../shop}\n":                                                                    "root",
+		"in:\n  amqp: {queue: q}\n  connection: shop/rabbit\n  schema: none\n  reason: r\n":                   "connection",
+		"in:\n  schedule: {every: 1m}\n  delivery: {reply: shop/work}\n":                                      "reply",
+		"in:\n  schedule: {every: 1m}\n  delivery: {onSuccess: [{function: shop/pay}]}\n":                     "function",
+		"in:\n  schedule: {every: 1m}\n  delivery: {onFailure: [{topic: shop/work}]}\n":                       "topic",
+		"in:\n  schedule: {every: 1m}\n  delivery: {onFailure: [{webhook: shop/hook}]}\n":                     "webhook",
+		"in:\n  webhook: {path: /~shop/in, provider: github}\n  connection: c\n  schema: none\n  reason: r\n": "path",
 	} {
 		file := filepath.Join(n.Dir, "worker", "casemate.yaml")
 		if err := os.WriteFile(file, []byte("functions:\n  worker:\n    runtime: js\n    source: .\n    triggers:\n"+indent(trigger, 6)), 0o600); err != nil {

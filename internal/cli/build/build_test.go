@@ -215,23 +215,6 @@ func TestACompilersRefusalIsTyped(t *testing.T) {
 	}
 }
 
-// A compiler that hangs is killed with everything it started.
-func TestAHangingCompilerIsKilledWithItsChildren(t *testing.T) {
-	t.Parallel()
-	dir := fakeGo(t, `(sleep 600; touch ../survived) & wait`)
-	req := request(dir)
-	req.Timeout = 200 * time.Millisecond
-	start := time.Now()
-	var failed *CompileError
-	if _, err := Build(t.Context(), req); !errors.As(err, &failed) || !failed.TimedOut {
-		t.Errorf("got %v, want a *CompileError for the time", err)
-	}
-	// Were the child alive it would hold the output open until the grace ends.
-	if took := time.Since(start); took >= stopGrace {
-		t.Errorf("took %v: something the compiler started lived on", took)
-	}
-}
-
 func TestTheEndOfTheCallersContextCanBeMatched(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())

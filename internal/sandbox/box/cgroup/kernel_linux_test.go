@@ -245,7 +245,10 @@ func TestMemoryIsLimitedCountedAndItsEndTold(t *testing.T) {
 		t.Errorf("kills: %d, %v", n, err)
 	}
 	peak, err := g.Peak()
-	if err != nil || peak > limit || peak < limit/2 {
+	// A process that was killed for want of memory is given what it needs to end, above
+	// the limit (mm/memcontrol.c, try_charge).
+	const toEnd = 1 << 20
+	if err != nil || peak > limit+toEnd || peak < limit/2 {
 		t.Errorf("peak: %d, %v", peak, err)
 	}
 	if err := g.ResetPeak(); err != nil {
@@ -286,11 +289,11 @@ func TestProcessesAreLimited(t *testing.T) {
 
 func TestLimitsReachTheKernel(t *testing.T) {
 	h, _ := open(t)
-	g := group(t, h, "limits", Limits{Memory: 32 << 20, Processes: 7, CPUPercent: 150})
+	g := group(t, h, "limits", Limits{Memory: 32 << 20, Processes: 7, CPUPercent: 15}) // less than a shared machine leaves to its tests
 	for c, want := range map[controller]map[string]string{
 		memory: {"memory.limit_in_bytes": "33554432", "memory.memsw.limit_in_bytes": "33554432", "memory.swappiness": "0"},
 		pids:   {"pids.max": "7"},
-		cpu:    {"cpu.cfs_quota_us": "150000", "cpu.cfs_period_us": "100000"},
+		cpu:    {"cpu.cfs_quota_us": "15000", "cpu.cfs_period_us": "100000"},
 	} {
 		if g.dirs[c] == "" {
 			continue
@@ -299,6 +302,24 @@ func TestLimitsReachTheKernel(t *testing.T) {
 			if got, err := read(g.dirs[c] + "/" + file); got != v && number(err) != unix.ENOENT {
 				t.Errorf("%s: %q, %v; want %s", file, got, err, v)
 			}
+		}
+	}
+}
+
+// A node that may use a tenth of a processor has boxes all the same.
+func TestGroupsWithLessThanTheirLimitToShare(t *testing.T) {
+	h, _ := open(t)
+	if h.Version() != 1 || h.dirs[cpu] == "" {
+		t.Skip("there is no such controller of version 1")
+	}
+	quota := h.dirs[cpu] + "/cpu.cfs_quota_us"
+	if err := write(quota, "10000"); err != nil {
+		t.Fatal(err)
+	}
+	for percent, want := range map[int]string{100: "-1", 10: "10000", 5: "5000"} {
+		g := group(t, h, "share-"+strconv.Itoa(percent), Limits{CPUPercent: percent})
+		if got, err := read(g.dirs[cpu] + "/cpu.cfs_quota_us"); got != want || err != nil {
+			t.Errorf("%d %%: %q, %v; want %s", percent, got, err, want)
 		}
 	}
 }

@@ -131,7 +131,8 @@ func (g *Group) limitV1(l Limits) error {
 		if err := writeNumber(g.dirs[cpu]+"/cpu.cfs_period_us", period); err != nil {
 			return err
 		}
-		if err := writeNumber(g.dirs[cpu]+"/cpu.cfs_quota_us", int64(l.CPUPercent)*period/100); err != nil {
+		// More than a group above has is refused. That group's share holds then, which is less.
+		if err := writeNumber(g.dirs[cpu]+"/cpu.cfs_quota_us", int64(l.CPUPercent)*period/100); err != nil && number(err) != unix.EINVAL {
 			return err
 		}
 	}

@@ -48,7 +48,7 @@ func TestAbandonedFoldersAreRemoved(t *testing.T) {
 // starts holds copies of this one's locks until it executes its program.
 func removed(t *testing.T, base, dir string) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; <-time.After(time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; <-time.After(time.Millisecond) {
 		removeAbandoned(base)
 		_, err := os.Stat(dir)
 		if errors.Is(err, fs.ErrNotExist) {

@@ -145,6 +145,9 @@ func act(event []byte) ([]byte, error) {
 		}
 		time.Sleep(time.Hour) // another thread may get it
 	case "sleep":
+		if o.Text != "" {
+			fmt.Println(o.Text)
+		}
 		time.Sleep(time.Duration(o.Millis) * time.Millisecond)
 	case "spin":
 		for end := time.Now().Add(time.Duration(o.Millis) * time.Millisecond); time.Now().Before(end); {

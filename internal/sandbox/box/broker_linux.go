@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/casemate-dev/casemate/internal/sandbox/box/cgroup"
+	"github.com/casemate-dev/casemate/internal/sandbox/box/landlock"
 	"github.com/casemate-dev/casemate/internal/sandbox/box/message"
 )
 
@@ -37,6 +38,10 @@ type Broker struct {
 	posture Posture
 	rootful bool
 	missing map[string]string // control groups
+	one     bool              // boxes have one user id mapped
+	// What the kernel has: how many capabilities, and which Landlock, 0 for none.
+	capabilities, landlock int
+	noLandlock             error
 
 	mu      sync.Mutex
 	next    uint64
@@ -92,7 +97,9 @@ func Open(ctx context.Context, c Config) (*Broker, error) {
 	if err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
-	b.missing = reply.Missing
+	b.missing, b.one = reply.Missing, reply.One
+	b.capabilities = capabilities()
+	b.landlock, b.noLandlock = landlock.ABI()
 	b.posture = b.probe(ctx)
 	return b, nil
 }
@@ -294,43 +301,85 @@ func send(c *net.UnixConn, v any, fds ...int) error {
 	if err != nil {
 		return err
 	}
-	if len(text) > message.MaxSize || len(fds) > message.MaxFDs {
+	if len(text) > message.MaxSize {
+		return unix.EMSGSIZE
+	}
+	return sendPacket(c, text, fds...)
+}
+
+func sendPacket(c *net.UnixConn, packet []byte, fds ...int) error {
+	if len(fds) > message.MaxFDs {
 		return unix.EMSGSIZE
 	}
 	var oob []byte
 	if len(fds) > 0 {
 		oob = unix.UnixRights(fds...)
 	}
-	_, _, err = c.WriteMsgUnix(text, oob, nil)
+	_, _, err := c.WriteMsgUnix(packet, oob, nil)
 	return err
 }
 
 // receive reads one packet into v. It gives io.EOF when the other side is gone.
 func receive(c *net.UnixConn, buf, oob []byte, v any) ([]int, error) {
-	n, on, flags, _, err := c.ReadMsgUnix(buf, oob)
-	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) {
-		return nil, io.EOF
-	}
+	n, fds, err := receivePacket(c, buf, oob)
 	if err != nil {
 		return nil, err
+	}
+	if err := json.Unmarshal(buf[:n], v); err != nil {
+		message.Close(fds)
+		return nil, err
+	}
+	return fds, nil
+}
+
+// receivePacket reads one packet and gives its length. It gives io.EOF when the other
+// side is gone.
+func receivePacket(c *net.UnixConn, buf, oob []byte) (int, []int, error) {
+	n, on, flags, _, err := c.ReadMsgUnix(buf, oob)
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) {
+		return 0, nil, io.EOF
+	}
+	if err != nil {
+		return 0, nil, err
 	}
 	fds, err := message.Rights(oob[:on])
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	switch {
 	case n == 0:
 		err = io.EOF
 	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
 		err = unix.EMSGSIZE
-	default:
-		err = json.Unmarshal(buf[:n], v)
 	}
 	if err != nil {
 		message.Close(fds)
-		return nil, err
+		return 0, nil, err
 	}
-	return fds, nil
+	return n, fds, nil
+}
+
+// capabilities gives how many the kernel knows.
+func capabilities() int {
+	n := 0
+	for {
+		if _, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(n), 0, 0, 0); err != nil {
+			return n
+		}
+		n++
+	}
+}
+
+// lacksLandlock says what boxes go without of Landlock.
+func (b *Broker) lacksLandlock() map[string]string {
+	text := landlock.Missing(b.landlock)
+	if b.noLandlock != nil {
+		text = "the kernel has none: " + b.noLandlock.Error()
+	}
+	if text == "" {
+		return nil
+	}
+	return map[string]string{MeasureLandlock: text}
 }
 
 // lineLog logs what the broker prints, which it does when it breaks.

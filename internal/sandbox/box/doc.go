@@ -12,13 +12,14 @@
 //
 // The node sends the broker what needs privileges and nothing else: images, and for a
 // start its limits. Everything else of a Spec goes to the box's init by a socket of its
-// own, which the broker passes on without reading it. Both programs are one small binary
-// (cmd/casemate-box) that is executed from sealed memory: re-executing a large binary for
-// each box takes twice as long as all the rest.
+// own, which the broker passes on without reading it, as a list of system calls that the
+// init makes. Both are executed from sealed memory: the broker is a small binary
+// (cmd/casemate-box), and the init one of some hundred instructions (box/machine), since
+// every box has its own, to start and to keep.
 //
 // # The steps of a start, and why in this order
 //
-//  1. Node: sends the order to the init, by a socket whose other end goes to the broker.
+//  1. Node: sends the list to the init, by a socket whose other end goes to the broker.
 //  2. Broker: makes the control groups, and at the same time
 //  3. clones the init into fresh user, mount, pid, network, IPC and UTS
 //     namespaces, mapped to a pair of the host's user ids that no other box has. It

@@ -59,7 +59,16 @@ func TestProgramIsTheGuests(t *testing.T) {
 	if pid == 0 || pid == x.PID {
 		t.Fatalf("the program is process %d, the init %d", pid, x.PID)
 	}
-	args, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	// The kernel lets the init go on a moment before the process has its arguments.
+	var args []byte
+	for err == nil && len(args) == 0 {
+		select {
+		case <-x.Done():
+			t.Fatal("the program ended")
+		default:
+			args, err = os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+		}
+	}
 	if err != nil || string(args) != "guest\x00block\x00" {
 		t.Errorf("process %d is %q, %v", pid, args, err)
 	}

@@ -14,6 +14,9 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/casemate-dev/casemate/internal/sandbox/box/landlock"
 	"github.com/casemate-dev/casemate/internal/sandbox/box/message"
 )
 
@@ -28,7 +31,61 @@ type Image struct {
 
 	mu       sync.Mutex
 	dir      *os.File
+	sealed   *top // what it holds, once that does not change
 	released bool
+}
+
+// top is what an image holds at its top, and which devices below it.
+type top struct {
+	entries []landlock.Entry
+	devices []string
+}
+
+// emptyRoot is what the broker's own image has, which boxes without a root get.
+func emptyRoot() *top {
+	t := new(top)
+	for _, d := range []string{"tmp", "proc", "dev", "var"} {
+		t.entries = append(t.entries, landlock.Entry{Name: d, Dir: true})
+	}
+	return t
+}
+
+// top looks what the image holds.
+func (i *Image) top() (*top, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.sealed != nil {
+		return i.sealed, nil
+	}
+	if i.released {
+		return nil, unix.ENOENT
+	}
+	return survey(i.dir)
+}
+
+// survey looks at an image by a descriptor of its root.
+func survey(dir *os.File) (*top, error) {
+	root, err := os.OpenRoot("/proc/self/fd/" + strconv.Itoa(int(dir.Fd())))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
+	all, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return nil, err
+	}
+	t := new(top)
+	for _, e := range all {
+		if e.Type()&fs.ModeSymlink == 0 {
+			t.entries = append(t.entries, landlock.Entry{Name: e.Name(), Dir: e.IsDir()})
+		}
+	}
+	for _, d := range devices() {
+		if info, err := root.Lstat("dev/" + d); err == nil && info.Mode()&fs.ModeCharDevice != 0 {
+			t.devices = append(t.devices, d)
+		}
+	}
+	return t, nil
 }
 
 // devices are the device files of a root.
@@ -73,10 +130,10 @@ func resolve(s ImageSpec) ([]message.Bind, error) {
 		if err != nil {
 			return nil, &Error{Step: "binding " + one.From, Err: err}
 		}
-		binds = append(binds, message.Bind{From: from, To: inner(one.To)})
+		binds = append(binds, message.Bind{From: from, To: within(one.To)})
 	}
 	for _, m := range s.Masks {
-		binds = append(binds, message.Bind{To: inner(m)})
+		binds = append(binds, message.Bind{To: within(m)})
 	}
 	if s.Root {
 		for _, d := range devices() {
@@ -86,8 +143,8 @@ func resolve(s ImageSpec) ([]message.Bind, error) {
 	return binds, nil
 }
 
-// inner makes a path relative to the image's root.
-func inner(p string) string {
+// within makes a path relative to the image's root.
+func within(p string) string {
 	p = strings.TrimPrefix(path.Clean("/"+p), "/")
 	if p == "" {
 		return "."
@@ -108,20 +165,20 @@ func (i *Image) fill(s ImageSpec, binds []message.Bind) error {
 		dirs = append([]string{"/tmp", "/proc", "/dev", "/var/task"}, dirs...)
 	}
 	for _, d := range dirs {
-		if err := w.dir(inner(d)); err != nil {
+		if err := w.dir(within(d)); err != nil {
 			return err
 		}
 	}
 	for _, f := range s.Files {
-		if err := w.file(inner(f.Path), f.Content, f.Mode.Perm()); err != nil {
+		if err := w.file(within(f.Path), f.Content, f.Mode.Perm()); err != nil {
 			return err
 		}
 	}
 	for _, l := range s.Links {
-		if err := w.dir(path.Dir(inner(l.Path))); err != nil {
+		if err := w.dir(path.Dir(within(l.Path))); err != nil {
 			return err
 		}
-		if err := root.Symlink(l.Target, inner(l.Path)); err != nil {
+		if err := root.Symlink(l.Target, within(l.Path)); err != nil {
 			return &Error{Step: "making the image", Err: err}
 		}
 	}
@@ -226,7 +283,11 @@ func (i *Image) Seal() error {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.dir.Close()
+	t, err := survey(i.dir)
+	if err == nil {
+		i.sealed = t
+	}
+	return errors.Join(err, i.dir.Close())
 }
 
 // patience is how often a seal is tried, with a millisecond in between.

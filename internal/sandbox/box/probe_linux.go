@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/casemate-dev/casemate/internal/sandbox/box/cgroup"
-	"github.com/casemate-dev/casemate/internal/sandbox/box/landlock"
 	"github.com/casemate-dev/casemate/internal/sandbox/box/message"
 )
 
@@ -74,11 +73,7 @@ func (b *Broker) probe(ctx context.Context) Posture {
 
 // look starts the probe, and adds what is missing by other means than looking.
 func (b *Broker) look(ctx context.Context, missing map[string]string) (*message.Sight, error) {
-	if abi, err := landlock.ABI(); err != nil {
-		missing[MeasureLandlock] = "the kernel has none: " + err.Error()
-	} else if text := landlock.Missing(abi); text != "" {
-		missing[MeasureLandlock] = text
-	}
+	maps.Copy(missing, b.lacksLandlock())
 	for what, m := range map[string]string{
 		cgroup.Memory: MeasureMemory, cgroup.Processes: MeasureProcesses, cgroup.CPU: MeasureCPU, cgroup.Freezing: MeasureFreezer,
 	} {
@@ -107,7 +102,6 @@ func (b *Broker) look(ctx context.Context, missing map[string]string) (*message.
 	}()
 	stop := context.AfterFunc(ctx, x.Kill)
 	defer stop()
-	maps.Copy(missing, x.Missing())
 	sight := new(message.Sight)
 	if err := json.NewDecoder(io.LimitReader(r, message.MaxSize)).Decode(sight); err != nil {
 		return nil, &Error{Step: "looking around in a box", Err: err}

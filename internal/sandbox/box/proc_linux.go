@@ -50,3 +50,41 @@ func cpuTime(dir string) time.Duration {
 	}
 	return time.Duration(ticks) * tick
 }
+
+// pidOf gives the process id behind a pidfd, in the pid namespace that /proc shows.
+func pidOf(f *os.File) int {
+	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(int(f.Fd())))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "Pid:"); ok {
+			pid, err := strconv.Atoi(strings.TrimSpace(rest))
+			if err != nil || pid < 0 {
+				return 0
+			}
+			return pid
+		}
+	}
+	return 0
+}
+
+// processes adds up what the processes of a box use, from /proc.
+func processes(pid int, u *Usage) {
+	if pid == 0 {
+		return
+	}
+	dir := "/proc/" + strconv.Itoa(pid)
+	u.Memory += resident(dir)
+	u.CPU += cpuTime(dir)
+	text, err := os.ReadFile(dir + "/task/" + strconv.Itoa(pid) + "/children")
+	if err != nil {
+		return
+	}
+	for child := range strings.FieldsSeq(string(text)) {
+		if n, err := strconv.Atoi(child); err == nil {
+			processes(n, u)
+		}
+	}
+	u.MemoryPeak = max(u.MemoryPeak, u.Memory)
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/casemate-dev/casemate/internal/sandbox/box/cgroup"
+	"github.com/casemate-dev/casemate/internal/sandbox/box/inner"
 	"github.com/casemate-dev/casemate/internal/sandbox/box/message"
 )
 
@@ -35,19 +35,15 @@ type inside struct {
 	meters [3]*os.File
 
 	mu      sync.Mutex
-	lacks   map[string]string // measures that the init went without
 	next    uint64
 	asked   map[uint64]chan told
 	guest   *syscall.WaitStatus
 	killing bool
 }
 
-// initThreads is how many threads of the init count against a box's limit on processes.
-const initThreads = 8
-
 // told is what the init says, with its descriptors.
 type told struct {
-	*message.Told
+	inner.Said
 	fds []int
 	err error
 }
@@ -75,7 +71,7 @@ func (x *Box) begin(id uint64, fds []int) {
 // Start starts a box and returns when its program was executed. The files in the Spec
 // stay the caller's.
 func (b *Broker) Start(ctx context.Context, s Spec) (*Box, error) {
-	spec, fds, err := b.order(&s)
+	list, fds, err := b.order(&s)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +83,7 @@ func (b *Broker) Start(ctx context.Context, s Spec) (*Box, error) {
 	if err != nil {
 		return nil, errors.Join(err, theirs.Close())
 	}
-	if err := send(conn, spec, fds...); err != nil {
+	if err := sendPacket(conn, list.Packet, fds...); err != nil {
 		return nil, errors.Join(&Error{Step: "sending the order to the init", Err: err}, conn.Close(), theirs.Close())
 	}
 	start := &message.Start{Memory: s.Memory, Processes: s.Processes, CPUPercent: s.CPUPercent}
@@ -98,10 +94,10 @@ func (b *Broker) Start(ctx context.Context, s Spec) (*Box, error) {
 		start.Code = s.Code.id
 	}
 	if start.Processes > 0 {
-		start.Processes += initThreads
+		start.Processes += initProcesses
 	}
 	x := b.newBox(conn)
-	go x.listen()
+	go x.listen(list.Steps)
 	_, _, err = b.callFor(x, &message.Request{Op: message.OpStart, Start: start}, int(theirs.Fd()))
 	_ = theirs.Close()
 	if err != nil {
@@ -111,64 +107,6 @@ func (b *Broker) Start(ctx context.Context, s Spec) (*Box, error) {
 		return nil, err
 	}
 	return x, nil
-}
-
-// order makes the init's part of a Spec, and the descriptors that go with it.
-func (b *Broker) order(s *Spec) (*message.Spec, []int, error) {
-	spec := &message.Spec{
-		Program: s.Program, Args: s.Args, Env: s.Env, Dir: s.Dir, Stdout: s.Stdout != nil, Stderr: s.Stderr != nil,
-		Executable: s.Executable != nil, Files: len(s.Files), Proc: s.Proc, UsualTimes: s.UsualTimes, Tmp: s.Tmp, TmpInodes: s.TmpInodes,
-		Filter: s.Filter, Landlock: true,
-	}
-	switch {
-	case len(s.Args) == 0:
-		return nil, nil, &Error{Step: "checking the order", Err: errors.New("there are no arguments")}
-	case (s.Executable == nil) == (s.Program == ""):
-		return nil, nil, &Error{Step: "checking the order", Err: errors.New("there must be a program or an executable")}
-	case len(s.Filter)%8 != 0 || len(s.Filter) > 8*unix.BPF_MAXINSNS:
-		return nil, nil, &Error{Step: "checking the order", Err: errors.New("the filter is not a seccomp program")}
-	}
-	if spec.TmpInodes == 0 {
-		spec.TmpInodes = DefaultTmpInodes
-	}
-	for _, l := range s.Listen {
-		spec.Listen = append(spec.Listen, l.String())
-	}
-	spec.Limits = limits(s, b.rootful)
-	var fds []int
-	for _, f := range append([]*os.File{s.Stdout, s.Stderr, s.Executable}, s.Files...) {
-		if f != nil {
-			fds = append(fds, int(f.Fd()))
-		}
-	}
-	return spec, fds, nil
-}
-
-// limits are the resource limits of the guest.
-func limits(s *Spec, ownUID bool) []message.Limit {
-	or := func(v, def uint64) uint64 {
-		if v == 0 {
-			return def
-		}
-		return v
-	}
-	all := []message.Limit{
-		// One byte, not none: the kernel hands a dump to a program that the host has set
-		// even when the limit is 0, but not when it is 1 (fs/coredump.c).
-		{Name: "core dumps", Resource: unix.RLIMIT_CORE, Value: 1},
-		{Name: "file size", Resource: unix.RLIMIT_FSIZE, Value: or(s.FileSize, DefaultFileSize)},
-		{Name: "open files", Resource: unix.RLIMIT_NOFILE, Value: or(s.OpenFiles, DefaultOpenFiles)},
-		{Name: "locked memory", Resource: unix.RLIMIT_MEMLOCK, Value: 0},
-		{Name: "message queues", Resource: unix.RLIMIT_MSGQUEUE, Value: 0},
-	}
-	if s.Processes > 0 && ownUID {
-		// The kernel counts by user, so this is for a user of its own only.
-		all = append(all, message.Limit{Name: "processes", Resource: unix.RLIMIT_NPROC, Value: uint64(s.Processes)})
-	}
-	if s.AddressSpace > 0 {
-		all = append(all, message.Limit{Name: "address space", Resource: unix.RLIMIT_AS, Value: s.AddressSpace})
-	}
-	return all
 }
 
 // await waits until the program runs.
@@ -186,8 +124,8 @@ func (x *Box) await(ctx context.Context) error {
 	case <-ctx.Done():
 		err = &Error{Step: "starting the box", Err: context.Cause(ctx)}
 	}
-	if err == nil && t.Failure != nil {
-		err = asError(t.Failure)
+	if err == nil && t.Failed != "" {
+		err = &Error{Step: t.Failed, Err: cause(t.Why)}
 	}
 	if err == nil {
 		err = t.err
@@ -217,39 +155,51 @@ func (x *Box) listeners(fds []int) error {
 	return first
 }
 
-// listen hears what the init says, until it is gone.
-func (x *Box) listen() {
+// cause is why the init failed: an error, or that something went well, but otherwise than
+// it had to.
+func cause(why syscall.Errno) error {
+	if why == 0 {
+		return errors.New("it went otherwise than planned")
+	}
+	return why
+}
+
+// listen hears what the init says, which was given a list of these steps, until it is
+// gone.
+func (x *Box) listen(steps inner.Steps) {
 	defer close(x.heard)
-	buf, oob := make([]byte, 4<<10), make([]byte, unix.CmsgSpace(4*message.MaxFDs))
+	var buf [inner.FrameSize + 1]byte
+	oob := make([]byte, unix.CmsgSpace(4*message.MaxFDs))
 	first := true
 	for {
-		t := told{Told: new(message.Told)}
-		var err error
-		if t.fds, err = receive(x.conn, buf, oob, t.Told); err != nil {
+		n, fds, err := receivePacket(x.conn, buf[:], oob)
+		if err != nil {
+			break
+		}
+		t := told{fds: fds}
+		if t.Said, err = inner.Read(buf[:n], steps); err != nil {
+			message.Close(fds)
+			_ = x.conn.Close() // it is none of ours any more: this ends it
 			break
 		}
 		if first {
-			first = false
+			first, steps = false, nil     // it fails at none any more
 			oob = oob[:unix.CmsgSpace(4)] // one descriptor at most, from now on
-			t.err = x.listeners(t.fds)
-			x.mu.Lock()
-			x.lacks = t.Missing
-			x.mu.Unlock()
+			t.err = x.listeners(fds)
 			x.started <- t
 			continue
 		}
 		x.mu.Lock()
 		if t.Exited {
-			s := syscall.WaitStatus(t.Status)
-			x.guest = &s
+			x.guest = &t.Status
 		}
-		ch := x.asked[t.ID]
-		delete(x.asked, t.ID)
+		ch := x.asked[t.Answer]
+		delete(x.asked, t.Answer)
 		x.mu.Unlock()
 		if ch != nil {
 			ch <- t
 		} else {
-			message.Close(t.fds)
+			message.Close(fds)
 		}
 	}
 	x.mu.Lock()
@@ -287,7 +237,7 @@ func (x *Box) finish(e *message.Ended) {
 }
 
 // ask has the init do something.
-func (x *Box) ask(ctx context.Context, op string, signal int) (told, error) {
+func (x *Box) ask(ctx context.Context, step string, request func(id uint64) []byte) (told, error) {
 	ch := make(chan told, 1)
 	x.mu.Lock()
 	if x.asked == nil {
@@ -298,7 +248,7 @@ func (x *Box) ask(ctx context.Context, op string, signal int) (told, error) {
 	id := x.next
 	x.asked[id] = ch
 	x.mu.Unlock()
-	if err := send(x.conn, &message.Ask{ID: id, Op: op, Signal: signal}); err != nil {
+	if err := sendPacket(x.conn, request(id)); err != nil {
 		x.mu.Lock()
 		delete(x.asked, id)
 		x.mu.Unlock()
@@ -309,9 +259,9 @@ func (x *Box) ask(ctx context.Context, op string, signal int) (told, error) {
 		if !ok {
 			return told{}, &Error{Step: "asking the init", Err: ErrEnded}
 		}
-		if t.Failure != nil {
+		if t.Err != 0 {
 			message.Close(t.fds)
-			return told{}, asError(t.Failure)
+			return told{}, &Error{Step: step, Err: t.Err}
 		}
 		return t, nil
 	case <-ctx.Done():
@@ -331,11 +281,11 @@ func (x *Box) ask(ctx context.Context, op string, signal int) (told, error) {
 
 // Socket makes an unconnected TCP socket in the box's network.
 func (x *Box) Socket(ctx context.Context) (*os.File, error) {
-	return x.socket(ctx, message.OpSocket)
+	return x.socket(ctx, unix.AF_INET)
 }
 
-func (x *Box) socket(ctx context.Context, op string) (*os.File, error) {
-	t, err := x.ask(ctx, op, 0)
+func (x *Box) socket(ctx context.Context, family int) (*os.File, error) {
+	t, err := x.ask(ctx, "making a socket", func(id uint64) []byte { return inner.AskSocket(id, family) })
 	if err != nil {
 		return nil, err
 	}
@@ -348,13 +298,13 @@ func (x *Box) socket(ctx context.Context, op string) (*os.File, error) {
 
 // Dial connects to a server inside.
 func (x *Box) Dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
-	op, addr := message.OpSocket, unix.Sockaddr(nil)
+	family, addr := unix.AF_INET, unix.Sockaddr(nil)
 	if to.Addr().Is4() {
 		addr = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
 	} else {
-		op, addr = message.OpSocket6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+		family, addr = unix.AF_INET6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
 	}
-	f, err := x.socket(ctx, op)
+	f, err := x.socket(ctx, family)
 	if err != nil {
 		return nil, err
 	}
@@ -394,7 +344,7 @@ func connect(ctx context.Context, f *os.File, addr unix.Sockaddr) error {
 
 // Signal sends a signal to the guest's program, SIGTERM for example.
 func (x *Box) Signal(ctx context.Context, s syscall.Signal) error {
-	_, err := x.ask(ctx, message.OpKill, int(s))
+	_, err := x.ask(ctx, "sending a signal", func(id uint64) []byte { return inner.AskKill(id, s) })
 	return err
 }
 
@@ -469,11 +419,7 @@ func (x *Box) do(op string) error {
 
 // Missing gives the measures that this box goes without, with the reason, besides those
 // that the broker's Posture lists.
-func (x *Box) Missing() map[string]string {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return maps.Clone(x.lacks)
-}
+func (x *Box) Missing() map[string]string { return x.b.lacksLandlock() }
 
 // Program gives the process id, on the host, of the guest's program, or 0 when it
 // cannot be told.
@@ -518,42 +464,4 @@ func (x *Box) Done() <-chan struct{} { return x.done }
 func (x *Box) Exit() Exit {
 	<-x.done
 	return x.exit
-}
-
-// pidOf gives the process id behind a pidfd, in the pid namespace that /proc shows.
-func pidOf(f *os.File) int {
-	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(int(f.Fd())))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "Pid:"); ok {
-			pid, err := strconv.Atoi(strings.TrimSpace(rest))
-			if err != nil || pid < 0 {
-				return 0
-			}
-			return pid
-		}
-	}
-	return 0
-}
-
-// processes adds up what the processes of a box use, from /proc.
-func processes(pid int, u *Usage) {
-	if pid == 0 {
-		return
-	}
-	dir := "/proc/" + strconv.Itoa(pid)
-	u.Memory += resident(dir)
-	u.CPU += cpuTime(dir)
-	text, err := os.ReadFile(dir + "/task/" + strconv.Itoa(pid) + "/children")
-	if err != nil {
-		return
-	}
-	for child := range strings.FieldsSeq(string(text)) {
-		if n, err := strconv.Atoi(child); err == nil {
-			processes(n, u)
-		}
-	}
-	u.MemoryPeak = max(u.MemoryPeak, u.Memory)
 }

@@ -154,7 +154,7 @@ func (b *broker) admit(x *box, trees []int, gate int) *message.Failure {
 	if f := x.group.add(x.pid); f != nil {
 		return f
 	}
-	if err := message.NewConn(gate).Send(&message.Gate{Code: len(trees) > 1, One: !b.root}, trees...); err != nil {
+	if err := unix.Sendmsg(gate, []byte{message.GateByte}, unix.UnixRights(trees...), nil, unix.MSG_NOSIGNAL); err != nil {
 		return failure("opening the gate", err)
 	}
 	return nil

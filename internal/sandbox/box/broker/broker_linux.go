@@ -7,13 +7,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/casemate-dev/casemate/internal/sandbox/box/machine"
 	"github.com/casemate-dev/casemate/internal/sandbox/box/message"
 )
 
 // The descriptors that the node starts the broker with.
 const (
 	connection = 3
-	executable = 4 // the small program itself
+	executable = 4 // the small program itself, which it needs no more
 )
 
 // broker is the process's whole state. Lock order: mu, then a box's own lock; neither
@@ -22,7 +23,7 @@ type broker struct {
 	conn  *message.Conn
 	forks chan func() // to the thread that starts boxes
 	root  bool        // not in a user namespace of its own
-	exe   int         // the small program
+	exe   int         // the machine that inits are
 	null  int         // /dev/null, in a tree of its own
 	host  int         // the host's tree, a directory
 
@@ -48,14 +49,9 @@ type status struct {
 // Main is the broker's program. It gives the exit code.
 func Main() int {
 	unix.CloseOnExec(connection)
-	// Out of the way of the descriptors that an init is given.
-	exe, err := unix.FcntlInt(executable, unix.F_DUPFD_CLOEXEC, 100)
-	if err != nil {
-		return 1
-	}
 	_ = unix.Close(executable)
 	b := &broker{
-		conn: message.NewConn(connection), exe: exe, root: os.Getuid() == 0 && initialUserNamespace(),
+		conn: message.NewConn(connection), root: os.Getuid() == 0 && initialUserNamespace(),
 		forks: make(chan func()), images: map[uint64]*image{}, boxes: map[uint64]*box{},
 		byPID: map[int]*box{}, early: map[int]status{}, uids: newUIDs(),
 	}
@@ -70,7 +66,7 @@ func Main() int {
 		_ = b.conn.Send(&reply)
 		return 1
 	}
-	reply.Missing = b.groups.lack
+	reply.Missing, reply.One = b.groups.lack, !b.root
 	if b.conn.Send(&reply) != nil {
 		return 1
 	}
@@ -86,6 +82,11 @@ func (b *broker) setUp(hello *message.Request) *message.Failure {
 	if f := b.ownMounts(); f != nil {
 		return f
 	}
+	exe, err := machine.Open()
+	if err != nil {
+		return failure("making the init's executable", err)
+	}
+	b.exe = exe
 	b.groups = openGroups(hello.Cgroups, hello.Memberships)
 	ready := make(chan *message.Failure)
 	go b.forker(ready)

@@ -114,8 +114,7 @@ func (b *broker) plan(conn, gate, end int) (*spawn.Plan, []int, error) {
 	root := []byte("/\x00")
 	p.Keep(root)
 	p.Do("entering the root", unix.SYS_CHDIR, uintptr(unsafe.Pointer(&root[0])))
-	// One processor is enough, and it ends before there is anything to collect.
-	return p, fds, p.Exec("executing the init", program, "", []string{message.RoleInit}, []string{"GOMAXPROCS=1", "GOGC=off"})
+	return p, fds, p.Exec("executing the init", program, "", []string{message.RoleInit}, nil)
 }
 
 // mapUsers says who on the host the box's users are: its root and its guest, or, without

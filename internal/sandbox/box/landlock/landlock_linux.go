@@ -24,6 +24,7 @@ type Rule struct {
 	File     int // a descriptor of it, when Path is empty: what lies outside of the root, too
 	Access   Access
 	Optional bool // it need not exist
+	Plain    bool // it is no directory: for Prepare, which cannot look
 }
 
 // Rules are what is allowed.
@@ -97,6 +98,39 @@ func Missing(abi int) string {
 		return "this kernel's Landlock does not limit signals"
 	}
 	return ""
+}
+
+// Prepared are rules as the kernel takes them, for who has to make the calls himself:
+// struct landlock_ruleset_attr, and of each path what struct landlock_path_beneath_attr
+// has, besides a descriptor of the path.
+type Prepared struct {
+	Attributes []byte
+	Paths      []PreparedRule
+}
+
+// PreparedRule is one of Prepared.
+type PreparedRule struct {
+	Path    string // or, when it is empty,
+	File    int    // a descriptor
+	Allowed uint64
+}
+
+// Prepare gives the rules for a kernel of an ABI. Ports are not among them: they must not
+// be limited.
+func (r Rules) Prepare(abi int) (Prepared, error) {
+	if !r.AnyTCP {
+		return Prepared{}, &Error{"preparing rules about ports", unix.EINVAL}
+	}
+	attr, size := attributes(r, abi)
+	p := Prepared{Attributes: append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(&attr)), size)...)}
+	for _, one := range r.Paths {
+		allowed := one.Access.bits() & attr.Handled_access_fs
+		if one.Plain {
+			allowed &= accessFile
+		}
+		p.Paths = append(p.Paths, PreparedRule{one.Path, one.File, allowed})
+	}
+	return p, nil
 }
 
 // Restrict enforces the rules on the calling thread, for good. The thread must have

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -282,15 +283,13 @@ func TestMissingPathIsAnError(t *testing.T) {
 }
 
 func TestNativeRulesExecuteNothingBelowTmp(t *testing.T) {
-	r, err := Native(9001)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := Native([]Entry{{"tmp", true}, {"usr", true}, {"proc", true}, {"dev", true}, {"init", false}}, []string{"null"}, 9001)
 	seen := map[string]Access{}
 	for _, p := range r.Paths {
 		seen[p.Path] = p.Access
 	}
-	if seen["/"] != List || seen["/tmp"] != Read|Write || seen["/usr"] != Read|Execute || seen["/proc"] != Read {
+	if seen["/"] != List || seen["/tmp"] != Read|Write || seen["/usr"] != Read|Execute || seen["/proc"] != Read || seen["/init"] != Read|Execute ||
+		seen["/dev"] != List || seen["/dev/null"] != Read|Write {
 		t.Errorf("rules: %v", seen)
 	}
 	for path, a := range seen {
@@ -300,5 +299,44 @@ func TestNativeRulesExecuteNothingBelowTmp(t *testing.T) {
 	}
 	if r.AnyTCP || len(r.Connect) != 1 || len(r.Bind) != 1 {
 		t.Errorf("TCP: %+v", r)
+	}
+}
+
+// What Prepare gives is what Restrict tells the kernel.
+func TestPreparedRulesAreTheSame(t *testing.T) {
+	abi, err := ABI()
+	if err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all := Read | Write | Execute
+	p, err := Rules{AnyTCP: true, Paths: []Rule{{Path: dir, Access: all}, {Path: file, Access: all, Plain: true}}}.Prepare(abi)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&p.Attributes[0])), uintptr(len(p.Attributes)), 0)
+	if e != 0 {
+		t.Fatal(e)
+	}
+	defer unix.Close(int(set))
+	for _, r := range p.Paths {
+		fd, err := unix.Open(r.Path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		attr := unix.LandlockPathBeneathAttr{Allowed_access: r.Allowed, Parent_fd: int32(fd)}
+		// Rights that only directories have are refused of a file.
+		_, _, e := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, set, unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&attr)), 0, 0, 0)
+		_ = unix.Close(fd)
+		if e != 0 || r.Allowed == 0 {
+			t.Errorf("%+v: %v", r, e)
+		}
+	}
+	if _, err := (Rules{}).Prepare(abi); err == nil {
+		t.Error("rules about ports were left out")
 	}
 }

@@ -1,6 +1,5 @@
-// Package message is what the node, the broker and the init of a box say to each
-// other: JSON, one object a packet, over sockets of the kind SOCK_SEQPACKET, with
-// descriptors beside it. Requests to the broker carry a number that its answer
+// Package message is what the node and the broker say to each other: JSON, one object a
+// packet, over sockets of the kind SOCK_SEQPACKET, with descriptors beside it. Requests to the broker carry a number that its answer
 // repeats; answers may come in another order.
 //
 // Only internal/sandbox/box and its children may import it. The small program links
@@ -8,13 +7,18 @@
 // from one.
 package message
 
-// The small program's role is the first argument it is started with.
+// The role of what is started is its first argument. The init is no role of the small
+// program, but has a name all the same.
 const (
 	Roles      = "casemate-box-" // how all of them begin
 	RoleBroker = Roles + "broker"
 	RoleInit   = Roles + "init"
 	RoleProbe  = Roles + "probe"
 )
+
+// GateByte is what the broker sends to an init, once the box's control groups hold it,
+// with descriptors beside it: the root's tree, then the code's, if there is any.
+const GateByte = 'g'
 
 // Operations of the broker.
 const (
@@ -71,6 +75,7 @@ type Reply struct {
 	Image   uint64            `json:",omitempty"` // image; its descriptor: the directory
 	Box     uint64            `json:",omitempty"` // start; its descriptor: the init as a pidfd
 	Missing map[string]string `json:",omitempty"` // hello: control groups that are not there
+	One     bool              `json:",omitempty"` // hello: boxes have one user id mapped, the broker's
 	Usage   *Usage            `json:",omitempty"`
 	Ended   *Ended            `json:",omitempty"`
 }
@@ -97,68 +102,6 @@ type Failure struct {
 	Errno int    `json:",omitempty"`
 	Text  string `json:",omitempty"` // when there is no number
 }
-
-// Gate is what the broker tells the init, once the box's control groups hold it.
-// Descriptors: the root's tree, then the code's, if any.
-type Gate struct {
-	Code bool
-	One  bool // one user id is mapped: the init has the guest's
-}
-
-// Spec is what the node tells the init. Descriptors: standard output and error and
-// the executable, where the spec says that they are there, then Files of them.
-type Spec struct {
-	Program    string
-	Args, Env  []string
-	Dir        string
-	Stdout     bool
-	Stderr     bool
-	Executable bool
-	Files      int
-	Listen     []string // address:port
-	Proc       bool
-	UsualTimes bool
-	Tmp        int64
-	TmpInodes  int
-	Filter     []byte
-	Landlock   bool
-	Limits     []Limit
-}
-
-// Limit is a resource limit, hard and soft.
-type Limit struct {
-	Name     string
-	Resource int
-	Value    uint64
-}
-
-// Operations that the init serves after the start.
-const (
-	OpSocket  = "socket"  // a stream socket of the box's network
-	OpSocket6 = "socket6" // the same for IPv6
-	OpKill    = "kill"    // a signal to the guest's program
-)
-
-// Ask is a request to the init.
-type Ask struct {
-	ID     uint64
-	Op     string
-	Signal int `json:",omitempty"`
-}
-
-// Told is what the init says. The first one says that the program runs, and carries
-// the listeners, or says why it does not.
-type Told struct {
-	ID      uint64            `json:",omitempty"` // answers an Ask
-	Started bool              `json:",omitempty"`
-	Failure *Failure          `json:",omitempty"`
-	Missing map[string]string `json:",omitempty"` // with Started: measures that this kernel has not
-	Exited  bool              `json:",omitempty"`
-	Status  uint32            `json:",omitempty"` // with Exited: as wait(2) gives it
-}
-
-// MeasureLandlock is the measure that an init may have to go without.
-const MeasureLandlock = "landlock"
 
 // Sight is what the probe sees inside a box.
 type Sight struct {

@@ -2,7 +2,7 @@ package stub
 
 import (
 	"github.com/casemate-dev/casemate/internal/sandbox/box/broker"
-	"github.com/casemate-dev/casemate/internal/sandbox/box/inner"
+	"github.com/casemate-dev/casemate/internal/sandbox/box/look"
 	"github.com/casemate-dev/casemate/internal/sandbox/box/message"
 )
 
@@ -12,10 +12,8 @@ func Main(name string) (code int, ok bool) {
 	switch name {
 	case message.RoleBroker:
 		return broker.Main(), true
-	case message.RoleInit:
-		return inner.Main(), true
 	case message.RoleProbe:
-		return inner.Probe(), true
+		return look.Main(), true
 	}
 	return 0, false
 }

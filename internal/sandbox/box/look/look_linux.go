@@ -1,4 +1,4 @@
-package inner
+package look
 
 import (
 	"encoding/json"
@@ -14,8 +14,8 @@ import (
 // maxLinks is how many network interfaces the probe looks for.
 const maxLinks = 64
 
-// Probe looks around inside a box and prints what it sees. It gives the exit code.
-func Probe() int {
+// Main looks around inside a box and prints what it sees. It gives the exit code.
+func Main() int {
 	s := message.Sight{
 		PID: os.Getpid(), UID: os.Getuid(), GID: os.Getgid(), Environment: len(os.Environ()),
 		Status: map[string]string{}, Namespaces: map[string]string{}, Links: links(), Root: names("/"),

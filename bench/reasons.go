@@ -16,6 +16,7 @@ func reason(id string) string {
 		beside = "While memory is given to a flood, or processes are made and ended for it, the kernel of this machine lets nobody else have that processor (it is built without preemption), up to a tick of 4 ms; beside floods that compute in their own code p99 stays near what it is alone"
 	)
 	for _, r := range []struct{ id, why string }{
+		{"gateway.noop.c32", "Most of the difference is the receipt: without any the same requests took 21.3 µs where a bare server took 19.5 and all together 29.9. Of a receipt, a third was its stream (less since batches are packed), a third the write to the journal and waiting for it together with others, the rest encoding and sealing (each left out in turn). Short turns of the node's threads, which keep it quick beside functions that compute, take a twentieth"},
 		{"wasm.c.c32", around},
 		{"wasm.rust.c32", "As wasm.c.c32, with more of a guest: a command begins at its first look at the world, and reads and writes JSON with serde (profile.wasm.rust.c32)"},
 		{"wasm.go-command.c32", "A command cannot rehearse as an exported handle can, so encoding/json learns its types anew for each request, and its end unwinds the stack by a panic"},
@@ -31,8 +32,7 @@ func reason(id string) string {
 		{"wasm.neighbour.recurse", wanted},
 		{"wasm.neighbour.log", flood},
 		{"node.functions.idle.c", idle},
-		{"native.fresh.go", "The processors are the limit, not the one thread that makes the processes (perf). Of what a box takes beside its program, a third is the init, most of it the start of Go's runtime and its pages; a tenth each are the network, made and taken away, and the control groups"},
-		{"native.rss.go", "The init of the sandbox is a Go program too and takes about a megabyte"},
+		{"native.fresh.go", "The processors are the limit, not the one thread that makes the processes. Of what a box takes beside its program, two fifths are the broker's, nearly all of it the kernel's: namespaces, the network above all, and control groups, made and taken away; a sixth are the init's calls (perf)"},
 		{"native.handover", "Two calls of the broker, another process: the sandbox is thawed, and what it used is asked for"},
 		{"events.durable", events},
 		{"events.durable.batched", events},
@@ -44,7 +44,7 @@ func reason(id string) string {
 		{"native.neighbour.disk", beside},
 		{"native.neighbour.log", beside},
 		{"native.neighbour.descriptors", beside},
-		{"http.framework.c32", "The framework alone takes a quarter of a millisecond; before it come TLS and HTTP in Go, key, receipt, and one request at a time for each instance. Two thirds of the processors' time is Node.js's own in the sandbox (per process, from /proc), more than the peer's takes for the same requests; some seconds into a load perf found a tenth of it in compiled functions (before header fields came in one order). Alone, without TLS, it takes 524 µs for each of the first 2500 requests and 188 µs for those after 5000. Why the sandboxed one takes more is not known"},
+		{"http.framework.c32", "Of the processors' time a third is the node's: TLS and HTTP in Go, key, receipt, and for each call a hand-over to another process and back, some twenty system calls (perf stat). The rest is Node.js in the sandbox, which at 250 µs takes more than by itself also when its code is compiled; why is not known. No throttling was seen (cpu.stat), and no mitigation of speculation is on for it (/proc). On a busy machine more sandboxes are started than help, and none of them rests while the load lasts"},
 		{"node.functions.idle.js", idle + ", and 6 MB for the engine, loaded in the process that waits"},
 	} {
 		if r.id == id {

@@ -136,7 +136,7 @@ func (i *Invoker) run(ctx context.Context, c *Call, v *function.Version, alias s
 		Start: start, BytesIn: int64(len(c.Body)),
 	}
 	run.inv = sandbox.Invocation{
-		ID: r.ID, Version: v, Body: c.Body,
+		ID: r.ID, Version: v, Alias: alias, Body: c.Body,
 		Head: sandbox.Head{
 			ID: c.RequestID, Method: c.Method, Path: c.Path, Query: c.Query, Headers: c.Headers, Params: c.Params,
 			Trigger: c.Trigger, Caller: principal, Deadline: start.Add(v.Config.Limits.Timeout).UnixMilli(),

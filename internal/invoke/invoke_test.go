@@ -99,6 +99,9 @@ func holder(scopes ...string) identity.Principal {
 }
 
 func ok(_ context.Context, inv *sandbox.Invocation) (sandbox.Result, error) {
+	if inv.Alias != function.LiveAlias {
+		return sandbox.Result{}, &sandbox.Error{Kind: sandbox.Fault, Public: "it was not told by which alias"}
+	}
 	inv.Log(sandbox.LogLine{Text: "one"})
 	inv.Log(sandbox.LogLine{Text: "two"})
 	return sandbox.Result{

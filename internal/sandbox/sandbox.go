@@ -45,6 +45,7 @@ type Runner interface {
 type Invocation struct {
 	ID      string
 	Version *function.Version
+	Alias   string // by which the version was chosen; empty where its digits did
 	Head    Head
 	Body    []byte
 	// Log receives the guest's log lines in order, from one goroutine at a time,

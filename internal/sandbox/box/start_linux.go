@@ -3,7 +3,6 @@ package box
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -383,8 +382,8 @@ func (x *Box) metered() (Usage, error) {
 			return Usage{}, ErrUnsupported
 		}
 		var buf [1024]byte
-		k, err := m.ReadAt(buf[:], 0)
-		if err != nil && !errors.Is(err, io.EOF) {
+		k, err := readOnce(m, buf[:])
+		if err != nil {
 			return Usage{}, err
 		}
 		if n[i], err = cgroup.ParseMeter(string(buf[:k])); err != nil {
@@ -392,6 +391,19 @@ func (x *Box) metered() (Usage, error) {
 		}
 	}
 	return Usage{CPU: time.Duration(n[0]), Memory: n[1], MemoryPeak: n[2]}, nil
+}
+
+// readOnce reads a file of the kernel's from its start, in one system call: a meter comes
+// whole, and ReadAt would make another one to learn that nothing is behind it.
+func readOnce(f *os.File, buf []byte) (n int, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if controlErr := raw.Control(func(fd uintptr) { n, err = unix.Pread(int(fd), buf, 0) }); controlErr != nil {
+		return 0, controlErr
+	}
+	return n, err
 }
 
 // Freeze stops everything in the box until Thaw. It fails with ErrUnsupported without a

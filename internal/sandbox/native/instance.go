@@ -10,9 +10,11 @@ import (
 	"github.com/casemate-dev/casemate/internal/sandbox"
 )
 
-// How long, and for how much, an instance is used again.
+// How long, and for how much, an instance is used again. A new one computes about
+// twice as much for each of its first thousands of uses, until its code is compiled
+// (functions-framework), so a load of some seconds should not make it begin anew.
 const (
-	maxUses = 10_000
+	maxUses = 100_000
 	maxAge  = time.Hour
 	idleAge = 5 * time.Minute
 	// freezeAfter is how long an instance that waits for work keeps its processors:
@@ -81,16 +83,17 @@ type guest interface {
 // instance is a sandbox with code that waits for work. It is used by one goroutine at a
 // time; only what freezes it comes from another, and knows its turn.
 type instance struct {
-	id      string
-	cell    cell
-	guest   guest
-	out     *output
-	born    time.Time
-	started time.Duration // how long it took
-	uses    int
-	rested  time.Time
-	taken   time.Time // for the use under way
-	broken  bool
+	id       string
+	cell     cell
+	guest    guest
+	out      *output
+	born     time.Time
+	started  time.Duration // how long it took
+	uses     int
+	rested   time.Time
+	taken    time.Time     // for the use under way
+	computed time.Duration // by the last use
+	broken   bool
 	// ending is called when the end begins, onEnd when nothing is left.
 	ending, onEnd func()
 	// terminates says that the code expects to be asked to end (SIGTERM) before it is

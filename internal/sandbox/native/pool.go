@@ -3,6 +3,8 @@ package native
 import (
 	"context"
 	"errors"
+	"math"
+	"runtime"
 	"sync"
 	"time"
 
@@ -15,11 +17,12 @@ import (
 //
 // Lock order: pool.mu is taken alone; no callback runs while it is held.
 type pool struct {
-	start  func(ctx context.Context, wanted bool) (*instance, error) // wanted: somebody waits
-	clock  func() time.Time
-	single bool // each instance serves one invocation
-	most   int  // instances that may be kept ahead
-	tasks  *sync.WaitGroup
+	start      func(ctx context.Context, wanted bool) (*instance, error) // wanted: somebody waits
+	clock      func() time.Time
+	single     bool // each instance serves one invocation
+	most       int  // instances that may be kept ahead
+	processors int  // of the machine
+	tasks      *sync.WaitGroup
 
 	mu       sync.Mutex
 	closed   bool
@@ -31,6 +34,7 @@ type pool struct {
 	refilling bool
 	looking   bool
 	service   time.Duration // how long an instance is in use, on average; 0: not known
+	compute   time.Duration // for how much of that it computes
 	alive     int           // instances that have started and not been told to end
 	demand    demand
 	setback   setback
@@ -63,7 +67,9 @@ func (p *pool) take(ctx context.Context) (i *instance, cold bool, err error) {
 		p.mu.Unlock()
 		return nil, false, errClosed
 	}
-	p.demand.note(p.clock())
+	if p.single {
+		p.demand.note(p.clock())
+	}
 	for len(p.idle) > 0 {
 		last := len(p.idle) - 1
 		i = p.idle[last]
@@ -115,20 +121,25 @@ func (p *pool) leave(w *waiter) {
 // put gives an instance back after use, or brings a new one.
 func (p *pool) put(i *instance) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	now := p.clock()
 	switch {
 	case i.broken:
 		p.setback.died(now, now.Sub(i.born))
 	case i.uses > 0:
 		p.setback.answered()
-		p.learn(now.Sub(i.taken))
+		p.learn(now.Sub(i.taken), i.computed)
 	}
-	p.give(i)
+	passed := p.give(i)
+	p.mu.Unlock()
+	if passed {
+		// Until whoever has it now has called the code, the sandbox has nothing to do; all
+		// that is left to us is to pass on an answer.
+		runtime.Gosched()
+	}
 }
 
-// give is put with the mutex held.
-func (p *pool) give(i *instance) {
+// give is put with the mutex held. It reports whether somebody waited.
+func (p *pool) give(i *instance) (passed bool) {
 	now := p.clock()
 	switch {
 	case p.closed || !i.usable(now) || p.single && i.uses > 0:
@@ -139,10 +150,12 @@ func (p *pool) give(i *instance) {
 		p.waiting = p.waiting[1:]
 		i.taken = now
 		w.got <- handout{instance: i, cold: i.uses == 0}
+		return true
 	default:
 		i.rest(now)
 		p.idle = append(p.idle, i)
 	}
+	return false
 }
 
 // refill starts what those who wait need, and what demand says will be needed. The
@@ -174,11 +187,33 @@ func (p *pool) needed() int {
 	}
 	startup := p.patience()
 	all := int((time.Duration(len(p.waiting))*p.service + startup - 1) / startup)
-	overdue, now := 0, p.clock()
-	for overdue < len(p.waiting) && now.Sub(p.waiting[overdue].since) >= 2*startup { // the oldest come first
-		overdue++
+	more := min(max(all-p.alive, p.overdue(2*startup)), max(p.enough()-p.alive, 0))
+	return max(more, p.overdue(mostPatience))
+}
+
+// overdue is how many have waited for so long. The mutex is held.
+func (p *pool) overdue(wait time.Duration) (n int) {
+	now := p.clock()
+	for n < len(p.waiting) && now.Sub(p.waiting[n].since) >= wait { // the oldest come first
+		n++
 	}
-	return max(all-p.alive, overdue)
+	return n
+}
+
+// mostPatience is after how long whoever waits gets an instance of his own even where more
+// of them make all slower: a short call should not wait for the end of many long ones.
+const mostPatience = 5 * time.Second
+
+// enough is how many keep three quarters of the processors busy, by how much of its time
+// in use the code computes. With more of them all take longer, and each has code of its
+// own to compile. Then each computes for a smaller part of its time, so this grows, but
+// not beyond how many there are. The mutex is held.
+func (p *pool) enough() int {
+	if p.compute <= 0 {
+		return math.MaxInt
+	}
+	most := time.Duration(3*p.processors) * p.service
+	return int((most + 4*p.compute - 1) / (4 * p.compute))
 }
 
 // lookAgain has refill look at those who wait when a start's time is over. The mutex is
@@ -204,15 +239,16 @@ func (p *pool) patience() time.Duration { return max(p.demand.startup, leastPati
 // what runs.
 const leastPatience = 20 * time.Millisecond
 
-// serviceWeight is how slowly pool.service follows.
+// serviceWeight is how slowly pool.service and pool.compute follow.
 const serviceWeight = 8
 
-// learn takes note of how long an instance was in use. The mutex is held.
-func (p *pool) learn(took time.Duration) {
+// learn takes note of how long an instance was in use, and computed. The mutex is held.
+func (p *pool) learn(took, computed time.Duration) {
 	if p.service == 0 {
-		p.service = took
+		p.service, p.compute = took, computed
 	}
 	p.service += (took - p.service) / serviceWeight
+	p.compute += (computed - p.compute) / serviceWeight
 }
 
 // refillSoon is refill when nobody waits: what is handed out now goes first, for a start

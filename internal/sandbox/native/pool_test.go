@@ -21,7 +21,7 @@ type bench struct {
 
 func newBench(t *testing.T, single bool) *bench {
 	b := &bench{}
-	b.pool = &pool{clock: time.Now, single: single, most: 4, tasks: &b.tasks}
+	b.pool = &pool{clock: time.Now, single: single, most: 4, processors: 2, tasks: &b.tasks}
 	b.start = func(context.Context, bool) (*instance, error) {
 		b.made.Add(1)
 		if b.fail.Load() {

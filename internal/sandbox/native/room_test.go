@@ -27,7 +27,7 @@ func hold(t *testing.T, r *Runner, namespace, name string, count int, each int64
 	v := &function.Version{Ref: function.Ref{Namespace: namespace, Name: name}}
 	ver := &version{runner: r, v: v, loaded: make(chan struct{}), pool: p}
 	close(ver.loaded)
-	r.versions[keyOf(v)] = ver
+	r.versions[keyOf(v, "")] = ver
 	for range count {
 		if r.claims.claim(namespace, each) != granted {
 			t.Fatal("no room to begin with")

@@ -55,15 +55,11 @@ func (ver *version) run(ctx context.Context, i *instance, inv *sandbox.Invocatio
 		base = context.WithoutCancel(ctx)
 	}
 	within, cancel := context.WithCancelCause(base)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		ver.watch(within, cancel, i, before)
-	}()
+	unwatch := ver.watchSoon(within, cancel, i, before)
 	head, body, err := i.guest.invoke(within, inv)
 	cause := context.Cause(within)
 	cancel(nil)
-	<-watched
+	unwatch()
 
 	var failure *sandbox.Error
 	if err != nil {
@@ -73,6 +69,7 @@ func (ver *version) run(ctx context.Context, i *instance, inv *sandbox.Invocatio
 	u.Wall = clock().Sub(began)
 	u.LogBytes, u.LogDropped = i.out.end()
 	u.CPU, u.MemoryPeak = i.consumed(before)
+	i.computed = u.CPU
 	if failure == nil && u.CPU > limits.ComputeTime() {
 		// It answered before anybody looked; the limit is a promise to its neighbours.
 		failure = &sandbox.Error{Kind: sandbox.CPU, Cause: errCPU}
@@ -88,20 +85,40 @@ func (ver *version) run(ctx context.Context, i *instance, inv *sandbox.Invocatio
 	return res, nil
 }
 
-// watch ends the invocation when it may not go on.
-func (ver *version) watch(ctx context.Context, cancel context.CancelCauseFunc, i *instance, before time.Duration) {
+// watchSoon has watch begin when there is something to decide for the first time, or when
+// an invocation counts as long. Most are over by then, and need nobody who watches. Whoever ended the invocation's
+// context calls what it returns, after which nobody watches.
+func (ver *version) watchSoon(ctx context.Context, cancel context.CancelCauseFunc, i *instance, before time.Duration) (unwatch func()) {
 	limits := &ver.v.Config.Limits
-	end := time.NewTimer(limits.Timeout)
+	late := min(longAfter, limits.Timeout, nextLook(limits.ComputeTime()))
+	watched := make(chan struct{})
+	timer := time.AfterFunc(late, func() {
+		defer close(watched)
+		ver.watch(ctx, cancel, i, before, late)
+	})
+	return func() {
+		if !timer.Stop() {
+			<-watched
+		}
+	}
+}
+
+// nextLook is when an invocation that may compute for so much longer is looked at.
+func nextLook(left time.Duration) time.Duration {
+	return max(left/time.Duration(runtime.NumCPU()), leastCPUCheck)
+}
+
+// watch ends the invocation, which began some time ago, when it may not go on.
+func (ver *version) watch(ctx context.Context, cancel context.CancelCauseFunc, i *instance, before, ago time.Duration) {
+	limits := &ver.v.Config.Limits
+	end := time.NewTimer(limits.Timeout - ago)
 	defer end.Stop()
 	most := limits.ComputeTime()
-	next := func(used time.Duration) time.Duration {
-		return max((most-used)/time.Duration(runtime.NumCPU()), leastCPUCheck)
-	}
-	look := time.NewTimer(next(0))
+	look := time.NewTimer(nextLook(most) - ago)
 	defer look.Stop()
 	m := manners{cell: i.cell}
 	defer m.end()
-	pace := time.NewTimer(longAfter)
+	pace := time.NewTimer(longAfter - ago)
 	defer pace.Stop()
 	for {
 		select {
@@ -127,7 +144,7 @@ func (ver *version) watch(ctx context.Context, cancel context.CancelCauseFunc, i
 				cancel(errCPU)
 				return
 			}
-			look.Reset(next(now - before))
+			look.Reset(nextLook(most - (now - before)))
 		}
 	}
 }

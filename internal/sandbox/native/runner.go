@@ -61,15 +61,24 @@ type Runner struct {
 	versions map[key]*version
 }
 
-// key names a version in its namespace: two namespaces share nothing, not even equal
-// code.
+// key names a version in its namespace, as one alias has it: two namespaces share
+// nothing, not even equal code, and neither do two aliases of one version. What a test of
+// beta leaves in memory is not for those who call live.
 type key struct {
 	namespace string
 	name      string
 	id        function.Digest
+	alias     string
 }
 
-func keyOf(v *function.Version) key { return key{v.Namespace, v.Name, v.ID} }
+// keyOf names what serves a version. What is named by its digits, or prepared, is served
+// by what serves live.
+func keyOf(v *function.Version, alias string) key {
+	if alias == "" {
+		alias = function.LiveAlias
+	}
+	return key{v.Namespace, v.Name, v.ID, alias}
+}
 
 // New begins to run versions.
 func New(cfg Config) (*Runner, error) {
@@ -91,7 +100,7 @@ func New(cfg Config) (*Runner, error) {
 // started, since only that shows whether it starts. The sandbox is there for the first
 // invocation.
 func (r *Runner) Prepare(ctx context.Context, v *function.Version) error {
-	ver, _, err := r.version(ctx, v)
+	ver, _, err := r.version(ctx, v, "")
 	if err != nil {
 		return err
 	}
@@ -109,7 +118,7 @@ func (r *Runner) Prepare(ctx context.Context, v *function.Version) error {
 
 // Invoke implements sandbox.Runner.
 func (r *Runner) Invoke(ctx context.Context, inv *sandbox.Invocation) (sandbox.Result, error) {
-	ver, loaded, err := r.version(ctx, inv.Version)
+	ver, loaded, err := r.version(ctx, inv.Version, inv.Alias)
 	if err != nil {
 		return sandbox.Result{}, err
 	}
@@ -152,11 +161,11 @@ func (r *Runner) failure(ctx context.Context, err error) error {
 
 // version gives what is held for a version, loading it when nothing is. The caller
 // leaves it when he is done.
-func (r *Runner) version(ctx context.Context, v *function.Version) (*version, bool, error) {
+func (r *Runner) version(ctx context.Context, v *function.Version, alias string) (*version, bool, error) {
 	if !v.Config.Runtime.Native() {
 		return nil, false, &sandbox.Error{Kind: sandbox.BadModule, Public: fmt.Sprintf("%q is not a native runtime", v.Config.Runtime)}
 	}
-	k := keyOf(v)
+	k := keyOf(v, alias)
 	r.mu.Lock()
 	if r.closed {
 		r.mu.Unlock()

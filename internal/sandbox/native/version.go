@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -61,7 +62,7 @@ func (ver *version) load(ctx context.Context) error {
 	ver.pool = &pool{
 		start: ver.start, clock: r.cfg.Clock, tasks: &r.tasks,
 		single: v.Config.Isolation == function.IsolationInvocation,
-		most:   min(maxAhead, v.Config.Limits.Concurrency),
+		most:   min(maxAhead, v.Config.Limits.Concurrency), processors: runtime.NumCPU(),
 	}
 	return nil
 }

@@ -128,12 +128,17 @@ func (b *Bench) InvokeContext(ctx context.Context, v *function.Version, event st
 
 // invoke is InvokeContext that tells of each line of the log when it comes.
 func (b *Bench) invoke(ctx context.Context, v *function.Version, event string, heard func(line string)) Outcome {
+	return b.invokeBy(ctx, "", v, event, heard)
+}
+
+// invokeBy is invoke by way of an alias.
+func (b *Bench) invokeBy(ctx context.Context, alias string, v *function.Version, event string, heard func(line string)) Outcome {
 	b.T.Helper()
 	var o Outcome
 	var mu sync.Mutex
 	over := false
 	res, err := b.Runner.Invoke(ctx, &sandbox.Invocation{
-		ID: "receipt-1", Version: v, Body: []byte(event),
+		ID: "receipt-1", Version: v, Alias: alias, Body: []byte(event),
 		Head: sandbox.Head{ID: "request-1", Method: "POST", Path: "/some/path", Headers: map[string][]string{"content-type": {"application/json"}}, Trigger: "invoke", Caller: "test"},
 		Log: func(l sandbox.LogLine) {
 			mu.Lock()

@@ -99,6 +99,15 @@ func Run(t *testing.T, h Harness) {
 				boxes[o.Usage.Sandbox] = name
 			}
 		},
+		"two aliases of one version share no sandbox": func(b *Bench) {
+			v := b.Version()
+			for _, alias := range []string{"live", "beta"} {
+				o := b.invokeBy(b.T.Context(), alias, v, `{"do":"keep","text":"secret of `+alias+`"}`, func(string) {})
+				b.Want(o, `{"count":1,"was":""}`)
+			}
+			// A version by its digits is what live is.
+			b.Want(b.Invoke(v, `{"do":"keep","text":"x"}`), `{"count":2,"was":"secret of live+secret of live"}`)
+		},
 		"a reported failure": func(b *Bench) {
 			v := b.Version()
 			o := b.Invoke(v, `{"do":"fail","text":"my reason"}`)

@@ -83,6 +83,9 @@ func (a *app) keyCreateCommand() *cobra.Command {
 			clients, the bucket photos of the namespace default is photos, and that of the
 			namespace shop is shop.photos.
 
+			To deploy triggers that read buckets or topics, publish or call, a key needs the
+			scopes for that; see docs/events.md.
+
 			JSON: one api.CreatedKey.
 		`),
 		Example: examples(`

@@ -97,7 +97,7 @@ func (a *app) upCommand() *cobra.Command {
 	fl.StringVar(&o.KeyFile, "key-file", "", "Root key (default root.key in the data directory)")
 	fl.BoolVar(&o.AllowTLS12, "allow-tls12", false, "Accept TLS 1.2 besides 1.3")
 	fl.BoolVar(&o.Unsandboxed, "unsandboxed", false, "INSECURE: run native functions without a sandbox where the machine has none to offer")
-	fl.StringSliceVar(&o.Hosts, "host", nil, "Further name or address for the certificate; repeatable")
+	fl.StringSliceVar(&o.Hosts, "host", nil, "Further name or address for the certificate; repeatable; buckets of the object store may stand before a name")
 	fl.DurationVar(&o.Drain, "drain", defaultDrain, "How long work in flight may take at the end")
 	fl.StringVar(&level, "log-level", "info", "What the node logs: debug, info, warn or error")
 	fl.StringVar(&format, "log-format", "text", "How the node logs: text or json")

@@ -12,7 +12,7 @@ import (
 
 // This file keeps operators from having the node use for them what they may not use
 // themselves: whoever puts triggers in force, by a deployment, by moving an alias or by
-// rolling back, must be allowed every connection that they name.
+// rolling back, must be allowed what they do. Config.CheckTriggers has the list of that.
 
 // checkTriggers fails with a *problem.Error whose field begins with at.
 func (h *Handler) checkTriggers(ctx context.Context, x *exchange, ref function.Ref, ts []function.Trigger, at string) error {

@@ -111,7 +111,7 @@ func (c *EventsConfig) check() error {
 }
 
 // CheckTriggers says what is wrong with a function's triggers, who puts them in force
-// being who: a trigger may use no connection that its deployer may not. A field begins
+// being who: a trigger may do nothing that its deployer may not. A field begins
 // with triggers.
 type CheckTriggers func(ctx context.Context, who identity.Principal, ref function.Ref, ts []function.Trigger) *problem.Error
 

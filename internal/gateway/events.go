@@ -35,6 +35,7 @@ type HookRequest struct {
 	Method    string // POST or OPTIONS
 	Header    map[string][]string
 	Body      []byte
+	From      netip.Addr // invalid when it is not known
 }
 
 // HookAnswer is what a sender is told.

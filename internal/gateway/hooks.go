@@ -39,8 +39,7 @@ func (g *Gateway) authenticateHook(x *exchange) error {
 		return problem.New(problem.NotImplemented, "this node takes no web hooks")
 	}
 	// Anybody can have us read and verify a body, so how often has a bound.
-	from, _ := netip.ParseAddrPort(x.r.RemoteAddr) // those without an address share theirs
-	if wait := g.hooks.Admit(x.target.ref.Namespace, x.target.hook, from.Addr(), x.r.ContentLength); wait > 0 {
+	if wait := g.hooks.Admit(x.target.ref.Namespace, x.target.hook, sender(x.r), x.r.ContentLength); wait > 0 {
 		return problem.New(problem.TooManyRequests, "more requests come for this web hook than it is to take").
 			Fix("Wait for the time in Retry-After, then try again. The trigger's setting rate is the bound.").After(wait)
 	}
@@ -50,7 +49,7 @@ func (g *Gateway) authenticateHook(x *exchange) error {
 // receiveHook hands a request over.
 func (g *Gateway) receiveHook(x *exchange) error {
 	answer, err := g.hooks.Receive(x.r.Context(), HookRequest{
-		Namespace: x.target.ref.Namespace, Path: x.target.hook, Method: x.r.Method, Header: hookHeaders(x.r), Body: x.body,
+		Namespace: x.target.ref.Namespace, Path: x.target.hook, Method: x.r.Method, Header: hookHeaders(x.r), Body: x.body, From: sender(x.r),
 	})
 	if err != nil {
 		p := problem.From(eventProblem(err))
@@ -81,6 +80,16 @@ func (g *Gateway) receiveHook(x *exchange) error {
 	}
 	g.sendOwn(x, answer.Status, contentType, answer.Body)
 	return nil
+}
+
+// sender is the address that a request comes from, invalid when it has none: such senders
+// share what is one address's. No header is asked, since anybody can write one.
+func sender(r *http.Request) netip.Addr {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return from.Addr()
 }
 
 // hookHeaders are the fields as sent, in lower case: a signature may cover any of them.

@@ -291,7 +291,7 @@ func TestWebhookGetsWhatWasSent(t *testing.T) {
 		t.Errorf("answer: %s", a.text)
 	}
 	r := h.last(t)
-	if r.Namespace != "shop" || r.Path != "/deep/in" || r.Method != "POST" || string(r.Body) != "body" {
+	if r.Namespace != "shop" || r.Path != "/deep/in" || r.Method != "POST" || string(r.Body) != "body" || !r.From.IsLoopback() || r.From != h.from {
 		t.Errorf("handed over: %+v", r)
 	}
 	for name, want := range map[string]string{

@@ -51,12 +51,19 @@ type Authority struct {
 	cert  *x509.Certificate
 	caPEM []byte
 
-	current atomic.Pointer[tls.Certificate]
+	own served // what every listener shows that has no domains
 
 	// mu is held while a server certificate is issued, and guards rand and key.
 	mu   sync.Mutex
 	rand io.Reader
 	key  *ecdsa.PrivateKey
+}
+
+// served is a server certificate that is shown, and what it vouches for besides the
+// authority's names.
+type served struct {
+	domains []string // any one label below them
+	current atomic.Pointer[tls.Certificate]
 }
 
 // serverNames are what the node is reached by.
@@ -101,7 +108,7 @@ func OpenAuthority(dir string, seal Sealer, names []string, clock func() time.Ti
 	if err := files.publish(a.caPEM); err != nil {
 		return nil, fmt.Errorf("opening the authority: %w", err)
 	}
-	if _, err := a.certificate(); err != nil {
+	if _, err := a.certificate(&a.own); err != nil {
 		return nil, fmt.Errorf("opening the authority: %w", err)
 	}
 	return a, nil
@@ -142,6 +149,23 @@ func parseNames(names []string) (serverNames, error) {
 		}
 	}
 	return sn, nil
+}
+
+// Domains gives those of hosts below which a certificate may vouch for any label: DNS
+// names of two labels or more. What is below localhost is everybody's own machine, an
+// address has nothing below it, and *.NAME with a NAME of one label is not believed by
+// clients (RFC 6125, section 7.2).
+func Domains(hosts []string) []string {
+	var out []string
+	for _, name := range hosts {
+		name = strings.ToLower(strings.TrimSuffix(name, "."))
+		_, err := netip.ParseAddr(name)
+		if err == nil || !validHost(name) || !strings.Contains(name, ".") || strings.HasSuffix(name, ".localhost") || slices.Contains(out, name) {
+			continue
+		}
+		out = append(out, name)
+	}
+	return out
 }
 
 // validHost checks the preferred name syntax (RFC 1123, section 2.1).
@@ -235,7 +259,16 @@ func (a *Authority) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, "iden
 // ServerConfig is how a listener of this node speaks TLS: version 1.3, or also 1.2
 // when minVersion is tls.VersionTLS12, with HTTP/2. Any other minVersion means 1.3.
 // The certificate is reissued when it nears its end, also while the listener runs.
-func (a *Authority) ServerConfig(minVersion uint16) *tls.Config {
+//
+// domains are what Domains gives of the authority's names: the listener then has a
+// certificate of its own, which vouches for any one label below each of them as well. Only
+// a listener that tells such names apart should have one: browsers take what vouches for
+// two names as leave to use a connection to one for the other.
+func (a *Authority) ServerConfig(minVersion uint16, domains ...string) *tls.Config {
+	show := &a.own
+	if len(domains) > 0 {
+		show = &served{domains: domains}
+	}
 	if minVersion != tls.VersionTLS12 {
 		minVersion = tls.VersionTLS13
 	}
@@ -250,32 +283,32 @@ func (a *Authority) ServerConfig(minVersion uint16) *tls.Config {
 		},
 		NextProtos:     []string{"h2", "http/1.1"},
 		Time:           a.clock,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.certificate() },
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.certificate(show) },
 	}
 }
 
-// certificate answers the server certificate, a new one when the clock has left
+// certificate answers the certificate to be shown, a new one when the clock has left
 // the time in which the current one is good. If no new one can be made, the
 // current one serves to its end.
-func (a *Authority) certificate() (*tls.Certificate, error) {
+func (a *Authority) certificate(show *served) (*tls.Certificate, error) {
 	now := a.clock()
-	if c := a.current.Load(); fresh(c, now) {
+	if c := show.current.Load(); fresh(c, now) {
 		return c, nil
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	c := a.current.Load()
+	c := show.current.Load()
 	if fresh(c, now) {
 		return c, nil // somebody else was faster
 	}
-	next, err := a.issue(now.UTC())
+	next, err := a.issue(now.UTC(), show.domains)
 	if err != nil {
 		if c != nil && now.Before(c.Leaf.NotAfter) {
 			return c, nil
 		}
 		return nil, err
 	}
-	a.current.Store(next)
+	show.current.Store(next)
 	return next, nil
 }
 
@@ -284,7 +317,7 @@ func fresh(c *tls.Certificate, now time.Time) bool {
 }
 
 // issue makes a server certificate with a key of its own, which is never on disk.
-func (a *Authority) issue(now time.Time) (*tls.Certificate, error) {
+func (a *Authority) issue(now time.Time, domains []string) (*tls.Certificate, error) {
 	end := now.Add(ServerLifetime)
 	if end.After(a.cert.NotAfter) {
 		end = a.cert.NotAfter
@@ -312,7 +345,10 @@ func (a *Authority) issue(now time.Time) (*tls.Certificate, error) {
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
-		DNSNames:              a.names.dns,
+		DNSNames:              slices.Clone(a.names.dns),
+	}
+	for _, d := range domains {
+		template.DNSNames = append(template.DNSNames, "*."+d)
 	}
 	for _, ip := range a.names.ips {
 		template.IPAddresses = append(template.IPAddresses, ip.AsSlice())

@@ -141,6 +141,45 @@ func TestClientsAcceptTheServedChain(t *testing.T) {
 	}
 }
 
+// A bucket's name is a label before a host's: only the listener that was given domains
+// vouches for it, and for nothing else.
+func TestLabelsBelowADomain(t *testing.T) {
+	t.Parallel()
+	b := newCABench(t)
+	hosts := []string{"S3.Casemate.Example.", "10.1.2.3", "::2", "box", "localhost", "my.localhost", "s3.casemate.example"}
+	domains := Domains(hosts)
+	if !slices.Equal(domains, []string{"s3.casemate.example"}) {
+		t.Fatalf("the domains of %q are %q", hosts, domains)
+	}
+	// The authority was made before anybody asked for this: it is kept, the certificate is not.
+	b.open(hosts...)
+	a := b.open(hosts...)
+	server := a.ServerConfig(0, domains...)
+	for name, want := range map[string]bool{
+		"photos.s3.casemate.example": true, "s3.casemate.example": true, "box": true, "localhost": true, "10.1.2.3": true,
+		"a.photos.s3.casemate.example": false, "casemate.example": false, "other.casemate.example": false,
+		"photos.localhost": false, "photos.my.localhost": false, "photos.box": false,
+	} {
+		if _, err := dial(server, b.client(a, name)); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"photos.s3.casemate.example", "photos.localhost"} {
+		if _, err := dial(a.ServerConfig(0), b.client(a, name)); err == nil {
+			t.Errorf("a listener without domains vouches for %s", name)
+		}
+	}
+	first, err := server.GetCertificate(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.clock.advance(ServerLifetime)
+	next, err := server.GetCertificate(nil)
+	if err != nil || next == first || !slices.Contains(next.Leaf.DNSNames, "*.s3.casemate.example") {
+		t.Errorf("after its time: %v, %q", err, next.Leaf.DNSNames)
+	}
+}
+
 func TestTLSVersionsAndSuites(t *testing.T) {
 	t.Parallel()
 	b := newCABench(t)
@@ -335,7 +374,7 @@ func TestReissueIsDoneOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range got {
 		wg.Go(func() {
-			c, err := a.certificate()
+			c, err := a.certificate(&a.own)
 			if err != nil {
 				t.Error(err)
 			}
@@ -368,21 +407,21 @@ func TestFailedReissueServesTheOldOneToItsEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old, err := a.certificate()
+	old, err := a.certificate(&a.own)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.broken = true
 	b.clock.advance(ServerLifetime - time.Minute)
-	if c, err := a.certificate(); err != nil || c != old {
+	if c, err := a.certificate(&a.own); err != nil || c != old {
 		t.Errorf("%v, %v", c, err)
 	}
 	b.clock.advance(time.Minute)
-	if c, err := a.certificate(); err == nil {
+	if c, err := a.certificate(&a.own); err == nil {
 		t.Errorf("an expired certificate is served: %v", c.Leaf.NotAfter)
 	}
 	r.broken = false
-	if _, err := a.certificate(); err != nil {
+	if _, err := a.certificate(&a.own); err != nil {
 		t.Error(err)
 	}
 }
@@ -551,7 +590,7 @@ func TestAuthorityWithoutTimeLeftSaysSo(t *testing.T) {
 	b := newCABench(t)
 	a := b.open()
 	b.clock.advance(CALifetime - time.Hour)
-	c, err := a.certificate()
+	c, err := a.certificate(&a.own)
 	if err != nil || c.Leaf.NotAfter.After(a.cert.NotAfter) {
 		t.Errorf("%v, %v", c, err)
 	}

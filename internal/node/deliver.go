@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -41,6 +42,7 @@ func (n *node) deliver(ctx context.Context, c delivery.Call) (delivery.Outcome, 
 	if call.Qualifier == "" {
 		call.Qualifier = c.Qualifier
 	}
+	topic := n.replyTopic(&c, v)
 	out, err := n.invoker.Invoke(ctx, call)
 	if err == nil && len(out.Fault) > 0 {
 		err = problem.New(problem.FunctionCrashed, "the function reported that it failed")
@@ -51,23 +53,37 @@ func (n *node) deliver(ctx context.Context, c delivery.Call) (delivery.Outcome, 
 			Status: out.Status, Headers: out.Headers, Body: out.Body, Version: out.Receipt.Version, Receipt: out.Receipt.ID,
 		}
 		if err == nil {
-			err = n.reply(ctx, &c, v, call, out)
+			err = n.reply(ctx, &c, topic, call, out)
 		}
 		d.Failed, d.RetryAfter = failedOf(call, c.Messages, out), retryAfter(out.Headers["retry-after"])
 	}
 	return d, err
 }
 
+// replyTopic gives the topic for what a function answers with, "" when there is none. Who
+// has a replay run another version chooses what runs, not where it may publish to: that is
+// what is in force, and was checked when somebody put it there.
+func (n *node) replyTopic(c *delivery.Call, v *function.Version) string {
+	triggers := v.Config.Triggers
+	if c.Qualifier != "" {
+		f, err := n.registry.Function(c.Ref)
+		if err != nil || f.Live == nil {
+			return ""
+		}
+		triggers = f.Live.Config.Triggers
+	}
+	for i := range triggers {
+		if t := &triggers[i]; t.Name == c.Trigger {
+			return t.Delivery.Reply
+		}
+	}
+	return ""
+}
+
 // reply publishes the events that a function answered with, to the topic that its trigger
 // names. They are on disk before the event that they follow from is settled; their ids are made
 // of its id, so an attempt more makes no second ones.
-func (n *node) reply(ctx context.Context, c *delivery.Call, v *function.Version, call *invoke.Call, out *invoke.Outcome) error {
-	topic := ""
-	for i := range v.Config.Triggers {
-		if t := &v.Config.Triggers[i]; t.Name == c.Trigger {
-			topic = t.Delivery.Reply
-		}
-	}
+func (n *node) reply(ctx context.Context, c *delivery.Call, topic string, call *invoke.Call, out *invoke.Outcome) error {
 	if topic == "" || call.Trigger != invoke.TriggerEvent || out.Status >= http.StatusBadRequest {
 		return nil
 	}
@@ -82,7 +98,7 @@ func (n *node) reply(ctx context.Context, c *delivery.Call, v *function.Version,
 	cause := c.Messages[0]
 	for i := range events {
 		e := &events[i]
-		e.ID = fmt.Sprintf("%s.reply.%d", cause.ID, i)
+		e.ID = replyID(cause.ID, i)
 		e.Source = "/namespaces/" + c.Ref.Namespace + "/functions/" + c.Ref.Name
 		delivery.Caused(e, cause)
 	}
@@ -99,6 +115,17 @@ func (n *node) reply(ctx context.Context, c *delivery.Call, v *function.Version,
 		}
 	}
 	return nil
+}
+
+// replyID is the id of the i-th event of an answer: the same for each attempt, and never
+// longer than an id may be, however long the cause's is.
+func replyID(cause string, i int) string {
+	id := fmt.Sprintf("%s.reply.%d", cause, i)
+	if len(id) <= event.MaxAttribute {
+		return id
+	}
+	sum := sha256.Sum256([]byte(cause))
+	return fmt.Sprintf("sha256:%x.reply.%d", sum, i)
 }
 
 // mostRetryAfter is the longest pause that a function may ask for.
@@ -237,12 +264,25 @@ type queued struct {
 func asQueue(call *invoke.Call, c *delivery.Call) (err error) {
 	messages := make([]queued, 0, len(c.Messages))
 	for _, m := range c.Messages {
-		messages = append(messages, queued{m.ID, m.Time.UnixMilli(), queueBody(m), c.Attempt})
+		messages = append(messages, queued{m.ID, m.Time.UnixMilli(), queueBody(m), attemptOf(c, m)})
 	}
 	call.Trigger = invoke.TriggerQueue
 	call.Headers["content-type"] = []string{"application/json"}
 	call.Body, err = json.Marshal(map[string]any{"queue": c.Messages[0].Detail["queue.name"], "messages": messages})
 	return err
+}
+
+// attemptOf says how often a message of a call was tried, this time included. A batch has
+// messages that were tried before beside new ones, and those say so themselves.
+func attemptOf(c *delivery.Call, m *event.Message) int {
+	if len(c.Messages) == 1 {
+		return c.Attempt
+	}
+	n, err := strconv.Atoi(m.Extensions["attempt"])
+	if err != nil {
+		return 1
+	}
+	return min(max(n, 1), c.Attempt) // no sender's own word goes beyond what can be
 }
 
 func queueBody(m *event.Message) any {

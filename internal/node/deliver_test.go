@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -75,6 +76,38 @@ func TestEventsHaveTheFormOfTheirRuntime(t *testing.T) {
 		}
 		if call.Event.ID != c.call.Messages[0].ID || call.Event.Source != "orders" || call.Event.Attempt != 3 || call.Event.Chain != "0" || call.Event.Depth != 2 {
 			t.Errorf("%s: the receipt will have %+v", name, call.Event)
+		}
+	}
+}
+
+// A message that was tried before shares a batch with new ones.
+func TestMessagesOfAQueueSayHowOftenEachWasTried(t *testing.T) {
+	t.Parallel()
+	messages := make([]*event.Message, 4)
+	for i, attempt := range []string{"", "3", "2", "99"} { // what a sender says is no more than can be
+		messages[i] = queueMessage("x")
+		if attempt != "" {
+			messages[i].Extensions = map[string]string{"attempt": attempt}
+		}
+	}
+	for want, c := range map[string]*delivery.Call{
+		"[1 3 2 3]": delivered(messages[0], messages[1:]...),
+		"[3]":       delivered(messages[0]),
+	} {
+		call, err := forms().eventCall(c, version(function.RuntimeJavaScript))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var body struct{ Messages []struct{ Attempts int } }
+		if err := json.Unmarshal(call.Body, &body); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]int, len(body.Messages))
+		for i, m := range body.Messages {
+			got[i] = m.Attempts
+		}
+		if fmt.Sprint(got) != want {
+			t.Errorf("the attempts are %v, want %s", got, want)
 		}
 	}
 }

@@ -27,7 +27,7 @@ func (d hookDoor) Admit(namespace, path string, from netip.Addr, size int64) tim
 }
 
 func (d hookDoor) Receive(ctx context.Context, r gateway.HookRequest) (gateway.HookAnswer, error) {
-	a, err := d.hooks.Receive(ctx, r.Namespace, r.Path, webhook.Request{Method: r.Method, Header: r.Header, Body: r.Body})
+	a, err := d.hooks.Receive(ctx, r.Namespace, r.Path, webhook.Request{Method: r.Method, Header: r.Header, Body: r.Body, From: r.From})
 	if err == nil {
 		return gateway.HookAnswer{Status: a.Status, Header: a.Header, Body: a.Body}, nil
 	}

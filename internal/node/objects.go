@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -68,12 +69,26 @@ func (n *node) buildStoreDoor(context.Context) error {
 	}
 	door, err := s3api.New(s3api.Config{
 		Store: n.objects, Keys: signers{n.keys}, Clock: n.clock, Log: n.log.With("door", "objects"), RequestID: n.ids.next,
+		Domains: n.domains(),
 	})
 	if err != nil {
 		return err
 	}
-	n.objectsServer = door.Server(n.authority.ServerConfig(n.tlsVersion()))
+	n.objectsServer = door.Server(n.authority.ServerConfig(n.tlsVersion(), identity.Domains(n.opts.Hosts)...))
 	return nil
+}
+
+// domains are the names that a bucket may stand before, as BUCKET.NAME. All names of the
+// node are among them that are no addresses: one may lie below another, and is then no
+// bucket. The certificate vouches for buckets of fewer: those that the operator names.
+func (n *node) domains() []string {
+	var out []string
+	for _, name := range n.names() {
+		if _, err := netip.ParseAddr(name); err != nil && name != "localhost" {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // serveObjects opens the store's door, if there is one.

@@ -28,11 +28,15 @@ import (
 // heard is a Runner that starts nothing, and tells what it was asked to run.
 type heard struct {
 	still
-	calls chan *sandbox.Invocation
+	calls  chan *sandbox.Invocation
+	answer sandbox.Result // with status 200 when it has none
 }
 
 func (h heard) Invoke(_ context.Context, inv *sandbox.Invocation) (sandbox.Result, error) {
 	h.calls <- inv
+	if h.answer.Response.Status != 0 {
+		return h.answer, nil
+	}
 	return sandbox.Result{Response: sandbox.ResponseHead{Status: 200}}, nil
 }
 
@@ -44,6 +48,7 @@ type storing struct {
 	ready  Ready
 	client *api.Client
 	calls  chan *sandbox.Invocation
+	answer sandbox.Result // of every function
 	stop   func()
 }
 
@@ -66,7 +71,7 @@ func (s *storing) start(adminKey string) {
 	ready, ended := make(chan Ready, 1), make(chan error, 1)
 	go func() {
 		ended <- Run(ctx, Options{
-			DataDir: filepath.Join(s.dir, "data"), Gateway: "127.0.0.1:0", Control: "127.0.0.1:0", Objects: "127.0.0.1:0", Runner: heard{calls: s.calls},
+			DataDir: filepath.Join(s.dir, "data"), Gateway: "127.0.0.1:0", Control: "127.0.0.1:0", Objects: "127.0.0.1:0", Runner: heard{calls: s.calls, answer: s.answer},
 			AdminKey: adminKey,
 			Ready:    func(r Ready) error { ready <- r; return nil },
 		})

@@ -22,7 +22,6 @@ import (
 	"github.com/casemate-dev/casemate/internal/intake"
 	"github.com/casemate-dev/casemate/internal/source"
 	"github.com/casemate-dev/casemate/internal/source/schedule"
-	"github.com/casemate-dev/casemate/internal/state"
 )
 
 // How soon a source that failed is run again.
@@ -319,34 +318,7 @@ func (s *sources) checkOne(ctx context.Context, who identity.Principal, ref func
 	}); err != nil {
 		return problem.New(problem.InvalidManifest, "%v", err).At(at + ".delivery")
 	}
-	for _, d := range slices.Concat(t.Delivery.OnSuccess, t.Delivery.OnFailure) {
-		if d.Webhook != "" {
-			if p := s.mayConnect(ctx, who, ref.Namespace, d.Webhook, at+".delivery"); p != nil {
-				return p
-			}
-		}
-	}
-	if t.Connection == "" {
-		return nil
-	}
-	return s.mayConnect(ctx, who, ref.Namespace, t.Connection, at+".connection")
-}
-
-// mayConnect refuses a connection that the deployer may not use, in the same words as one
-// that is not there: who could tell them apart would learn the names of others'.
-func (s *sources) mayConnect(ctx context.Context, who identity.Principal, namespace, name, at string) *problem.Error {
-	missing := problem.New(problem.InvalidManifest, "there is no connection %.80q in the namespace %s that you may use", name, namespace).At(at).
-		Fix("An administrator makes it with `casemate connection create`, and a key may use it with the scope connect:%s/%s.", namespace, name)
-	if !function.ValidName(name) || !who.May(identity.Connect, function.Ref{Namespace: namespace, Name: name}) {
-		return missing
-	}
-	if _, err := s.connections.Get(ctx, namespace, name); err != nil {
-		if errors.Is(err, state.ErrNotFound) {
-			return missing
-		}
-		return problem.From(err)
-	}
-	return nil
+	return s.mayDo(ctx, who, ref.Namespace, &plain, at)
 }
 
 func fieldProblem(err error, at string) *problem.Error {

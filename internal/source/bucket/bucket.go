@@ -94,6 +94,16 @@ func (k *Kind) Check(t *function.Trigger) error {
 	return err
 }
 
+// Reads gives the bucket of the own store that a trigger is told of; "" for one of a
+// connection's.
+func (k *Kind) Reads(t *function.Trigger) (string, error) {
+	s, err := k.settings(t)
+	if err != nil || t.Connection != "" {
+		return "", err
+	}
+	return s.Bucket, nil
+}
+
 func (k *Kind) settings(t *function.Trigger) (*Settings, error) {
 	s := &Settings{}
 	if err := source.Settings(t.Settings, s); err != nil {

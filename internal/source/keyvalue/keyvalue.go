@@ -101,6 +101,15 @@ func (k *Kind) Check(t *function.Trigger) error {
 	return err
 }
 
+// Reads gives the bucket that a trigger is told of.
+func (k *Kind) Reads(t *function.Trigger) (string, error) {
+	s, err := settings(t)
+	if err != nil {
+		return "", err
+	}
+	return s.Bucket, nil
+}
+
 func settings(t *function.Trigger) (*Settings, error) {
 	s := &Settings{}
 	if err := source.Settings(t.Settings, s); err != nil {

@@ -86,8 +86,9 @@ func (ver *version) run(ctx context.Context, i *instance, inv *sandbox.Invocatio
 }
 
 // watchSoon has watch begin when there is something to decide for the first time, or when
-// an invocation counts as long. Most are over by then, and need nobody who watches. Whoever ended the invocation's
-// context calls what it returns, after which nobody watches.
+// an invocation counts as long. Most are over by then, and need nobody who watches.
+// Whoever ended the invocation's context calls what it returns, after which nobody
+// watches.
 func (ver *version) watchSoon(ctx context.Context, cancel context.CancelCauseFunc, i *instance, before time.Duration) (unwatch func()) {
 	limits := &ver.v.Config.Limits
 	late := min(longAfter, limits.Timeout, nextLook(limits.ComputeTime()))

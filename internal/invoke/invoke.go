@@ -232,6 +232,12 @@ func (i *Invoker) explain(err error, v *function.Version) *problem.Error {
 		p = problem.New(problem.FunctionCrashed, "the function ended without an answer")
 	case sandbox.BadModule:
 		p = problem.New(problem.InvalidModule, "%s", se.Public)
+		switch r := v.Config.Runtime; {
+		case r.Script():
+			p = p.Fix("Have the bundle's default export be an object with a fetch method, and what runs at module scope end without an error.")
+		case r.Native():
+			p = p.Fix("Have the code start, and wait for work as the runtime %s does, with nothing but what is in its archive and no network.", r)
+		}
 	case sandbox.Tampered:
 		p = problem.New(problem.ArtifactTampered, "the code of %s does not match its digest", v.Ref)
 		i.cfg.Logger.Error("tampered artifact refused", "function", v.Ref.String(), "version", v.ID, "artifact", v.Artifact, "error", se)

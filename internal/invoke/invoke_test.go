@@ -172,6 +172,20 @@ func TestUnauthorizedCallersNeverReachRegistryOrCode(t *testing.T) {
 	}
 }
 
+// What helps whose module cannot be run helps nobody who writes JavaScript.
+func TestTheRemedyForCodeThatDoesNotStartIsThatOfItsRuntime(t *testing.T) {
+	t.Parallel()
+	f := setup(t, ok)
+	for runtime, want := range map[function.Runtime]string{
+		function.RuntimeTypeScript: "module scope", function.RuntimePython: "runtime python", function.RuntimeWasm: "_start",
+	} {
+		err := f.Explain(&sandbox.Error{Kind: sandbox.BadModule, Public: "it threw"}, &function.Version{Ref: hello, Config: function.Config{Runtime: runtime}})
+		if said := problem.Render(problem.From(err), "req").Remedy; !strings.Contains(said, want) {
+			t.Errorf("%s: %q", runtime, said)
+		}
+	}
+}
+
 func TestEveryWayToFailHasItsCodeAndAReceiptAndLeaksNothing(t *testing.T) {
 	t.Parallel()
 	const inner = "/secret/path at 0xdeadbeef"

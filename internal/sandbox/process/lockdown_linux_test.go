@@ -318,3 +318,23 @@ func fields(t *testing.T, path string) map[string]string {
 	}
 	return m
 }
+
+// A program that was built with cgo cannot be started in a box, and whoever built it so is
+// told what to do.
+func TestDynamicProgramsAreToldApart(t *testing.T) {
+	t.Parallel()
+	static, err := staticBox()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{static: false, "/bin/sh": true} {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if needsFiles(f) != want {
+			t.Errorf("%s needs files: %v, want %v", path, !want, want)
+		}
+	}
+}

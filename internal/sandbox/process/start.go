@@ -2,10 +2,12 @@ package process
 
 import (
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -83,6 +85,9 @@ func newStarter(c *Config, most int64, adopt func(*child)) (*starter, error) {
 			adopt(first)
 			return s, nil
 		}
+		if needsFiles(binary) {
+			err = fmt.Errorf("%w: this program was linked dynamically, and there are no libraries in a box; build it with CGO_ENABLED=0, as make build does", err)
+		}
 		c.Logger.Warn("sandboxes cannot be started in boxes; the node starts them itself, with less around them", "error", err)
 		unboxed = err.Error()
 	}
@@ -99,6 +104,16 @@ func newStarter(c *Config, most int64, adopt func(*child)) (*starter, error) {
 	}
 	_ = s.binary.Close()
 	return nil, fmt.Errorf("starting a sandbox process: %v", last)
+}
+
+// needsFiles reports whether a program is loaded by another one, with libraries: such a
+// program starts where those are, and nowhere else.
+func needsFiles(binary *os.File) bool {
+	f, err := elf.NewFile(binary)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
 }
 
 // prove starts the first process in a way, which is the starter's from then on.

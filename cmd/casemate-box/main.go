@@ -1,8 +1,8 @@
 //go:build linux
 
 // Command casemate-box is the small program that casemate carries in itself to start
-// guests: the broker, and the init of every box (internal/sandbox/box). It is small
-// because it is executed once for each box.
+// guests: the broker, and what looks around in a box once, to see what holds there
+// (internal/sandbox/box). It is small because it has privileges, and little to do.
 package main
 
 import (

@@ -1,6 +1,6 @@
 // Package message is what the node and the broker say to each other: JSON, one object a
-// packet, over sockets of the kind SOCK_SEQPACKET, with descriptors beside it. Requests to the broker carry a number that its answer
-// repeats; answers may come in another order.
+// packet, over sockets of the kind SOCK_SEQPACKET, with descriptors beside it. Requests
+// carry a number that the answer repeats; answers may come in another order.
 //
 // Only internal/sandbox/box and its children may import it. The small program links
 // it, so it imports little. A Conn may be written to from many goroutines and read

@@ -83,11 +83,13 @@ test: tools build
 e2e: build
 	@CASEMATE_BIN=$(CURDIR)/$(BIN) go test -count=1 -timeout 10m ./test/e2e/...
 
-## fault: kill the node at random moments and look for losses; KILLS=n (200)
+## fault: kill the node at random moments and look for losses and leaks; KILLS=n (200), INVOCATIONS=n (10000)
 KILLS ?= 200
+INVOCATIONS ?= 10000
 .PHONY: fault
 fault: build
-	@CASEMATE_BIN=$(CURDIR)/$(BIN) CASEMATE_KILLS=$(KILLS) go test -count=1 -timeout 60m -v ./test/fault/...
+	@CASEMATE_BIN=$(CURDIR)/$(BIN) CASEMATE_KILLS=$(KILLS) CASEMATE_INVOCATIONS=$(INVOCATIONS) go test -count=1 -timeout 90m -v ./test/fault/...
+	@CASEMATE_BOXES=$(INVOCATIONS) go test -count=1 -timeout 60m -v -run '^TestNothingLeaks$$' ./internal/sandbox/box
 
 ## fuzz: every fuzz target for FUZZTIME each (30s)
 FUZZTIME ?= 30s

@@ -14,7 +14,7 @@ import (
 const (
 	target  = "internal/sandbox/box/dist/casemate-box"
 	program = "./cmd/casemate-box"
-	// maxSize keeps it small: it is executed once for each box.
+	// maxSize keeps it small: it has privileges, and every node has one.
 	maxSize = 3 << 20
 )
 

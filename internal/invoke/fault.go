@@ -16,29 +16,23 @@ import (
 // maxFaultText bounds what is taken over from an answer with an error status.
 const maxFaultText = 4 << 10 // bytes
 
-// reported is what the function said of its failure, nil when it said nothing.
-func reported(err error) []byte {
+// toldInLog is what a failure has for the function's log alone, line by line: what the
+// function said of it, or why it could not be started, with what it printed.
+func toldInLog(err error) []string {
 	if err == nil {
 		return nil // most have nothing to report, and looking allocates
 	}
 	var se *sandbox.Error
-	if errors.As(err, &se) && se.Kind == sandbox.Fault {
-		return se.Fault
-	}
-	return nil
-}
-
-// unstarted is why the function could not be started, line by line, nil when it could:
-// the reason, and what it printed.
-func unstarted(err error) []string {
-	if err == nil {
+	if !errors.As(err, &se) {
 		return nil
 	}
-	var se *sandbox.Error
-	if !errors.As(err, &se) || se.Kind != sandbox.BadModule || se.Public == "" {
-		return nil
+	var lines []string
+	switch {
+	case se.Kind == sandbox.Fault && len(se.Fault) > 0:
+		lines = []string{string(se.Fault)}
+	case se.Kind == sandbox.BadModule && se.Public != "":
+		lines = strings.Split(se.Public, "\n")
 	}
-	lines := strings.Split(se.Public, "\n")
 	for n := range lines {
 		lines[n] = lines[n][:min(len(lines[n]), sandbox.MaxLogLine)]
 	}

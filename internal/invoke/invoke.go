@@ -152,11 +152,7 @@ func (i *Invoker) run(ctx context.Context, c *Call, v *function.Version, alias s
 	if r.Wall == 0 {
 		r.Wall = i.cfg.Clock().Sub(start)
 	}
-	if said := reported(runErr); len(said) > 0 {
-		// What a function says of its failure is for its log; a caller by HTTP never sees it.
-		run.log(sandbox.LogLine{Time: i.cfg.Clock(), Text: string(said[:min(len(said), sandbox.MaxLogLine)])})
-	}
-	for _, text := range unstarted(runErr) {
+	for _, text := range toldInLog(runErr) { // a caller by HTTP never sees it
 		run.log(sandbox.LogLine{Time: i.cfg.Clock(), Text: text})
 	}
 	out.Log = run.tail.lines
